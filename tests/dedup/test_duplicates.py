@@ -1,0 +1,91 @@
+"""Which documents are dropped for which: a maximal independent set, whatever the order of the pairs."""
+
+import random
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dedup import duplicates
+from dedup.config import DedupConfig
+from dedup.duplicates import Pair
+from dedup.schema import PAIRS
+
+CONFIG = DedupConfig()
+
+
+def name(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def find(pairs: list[Pair]) -> dict[int, tuple[int, int | None]]:
+    """document -> (cluster, keeper)"""
+    rows = pa.RecordBatch.from_pylist([pair._asdict() for pair in pairs], PAIRS)
+    return {
+        int.from_bytes(row["document_id"], "big"): (
+            int.from_bytes(row["cluster_id"], "big"),
+            row["keeper_id"] and int.from_bytes(row["keeper_id"], "big"),
+        )
+        for batch in duplicates.find([rows], CONFIG)
+        for row in batch.to_pylist()
+    }
+
+
+def pair(a: int, b: int, jaccard: float, sizes: dict[int, int] | None = None) -> Pair:
+    sizes = sizes or {}
+    return Pair(name(a), name(b), jaccard, sizes.get(a, 100), sizes.get(b, 100))
+
+
+def test_the_longer_one_stays():
+    assert find([pair(1, 2, 0.9, {2: 200})]) == {1: (1, 2), 2: (1, None)}
+
+
+def test_of_equals_the_smaller_id_stays():
+    assert find([pair(1, 2, 0.9)]) == {1: (1, None), 2: (1, 1)}
+
+
+def test_a_chain_drops_only_what_is_like_a_kept_one():
+    """1 ~ 2 ~ 3, but 1 is not like 3: 3 stays."""
+    assert find([pair(1, 2, 0.9), pair(2, 3, 0.9)]) == {1: (1, None), 2: (1, 1), 3: (1, None)}
+
+
+def test_related_but_not_similar_shares_a_cluster_and_stays():
+    assert find([pair(1, 2, 0.6)]) == {1: (1, None), 2: (1, None)}
+    assert find([pair(1, 2, 0.4)]) == {}
+
+
+def test_copies_go_with_the_one_that_stands_for_them():
+    """2 = 3 word for word; the longer 1 is like 2, so it is like 3, though the pair was never listed."""
+    sizes = {1: 200}
+    found = find([pair(1, 2, 0.85, sizes), pair(2, 3, 1.0, sizes)])
+    assert found == {1: (1, None), 2: (1, 1), 3: (1, 1)}
+
+
+SIMILARITIES = st.dictionaries(
+    st.tuples(st.integers(0, 11), st.integers(0, 11)).filter(lambda p: p[0] < p[1]),
+    st.sampled_from([0.55, 0.7, 0.8, 0.85, 0.95]),
+    max_size=25,
+)
+
+
+@given(SIMILARITIES, st.lists(st.integers(1, 5), min_size=12, max_size=12))
+def test_dropped_if_and_only_if_similar_to_a_kept_one_of_higher_priority(similarities, sizes):
+    pairs = [
+        pair(a, b, similarity, dict(enumerate(sizes))) for (a, b), similarity in similarities.items()
+    ]
+    found = find(pairs)
+    kept = {number for number, (_, keeper) in found.items() if keeper is None}
+    for number, (_, keeper) in found.items():
+        better = {
+            other
+            for other in kept
+            if similarities.get((min(number, other), max(number, other)), 0) >= CONFIG.threshold
+            and (-sizes[other], other) < (-sizes[number], number)
+        }
+        assert (keeper in better) if keeper is not None else not better
+
+
+@given(SIMILARITIES)
+def test_the_order_of_pairs_does_not_matter(similarities):
+    pairs = [pair(a, b, similarity) for (a, b), similarity in similarities.items()]
+    assert find(random.Random(1).sample(pairs, len(pairs))) == find(pairs)
