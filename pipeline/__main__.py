@@ -1,0 +1,20 @@
+"""The `webtext` command: a damaged installation ends here in one line, not in a traceback."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from pipeline import cli
+    except ImportError as error:
+        missing = error.name or str(error)
+        sys.exit(
+            f"webtext: the installation is damaged: {missing} cannot be imported; "
+            "run `make setup` or install webtext again"
+        )
+    cli.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The commands. Each is a recipe, `key=value` words, few flags, and one function of the program.
+
+Exit codes: 0 done; 1 a law is broken or work failed; 2 the input is wrong (one line, no traceback);
+130 interrupted. Ray, torch and DeepSpeed are imported inside the commands that need them.
+"""
+
+import errno
+import importlib.metadata
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+import crawl.schema
+import training.config
+from pipeline import config as settings
+from pipeline import launch, make
+from pipeline import status as statuses
+from pipeline.failures import BadInput, TaskFailed, WorkFailed
+
+BAD_INPUT = (BadInput, crawl.schema.BadInput, training.config.BadInput)
+
+Command = Callable[..., None]
+
+
+def recipe(command: Command) -> Command:
+    """The arguments every command begins with."""
+    command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
+    return click.argument("recipe", type=click.Path())(command)
+
+
+def machines(command: Command) -> Command:
+    """Where work runs."""
+    address = click.option("--address", help="A Ray cluster to join; default: embedded.")
+    local = click.option("--local", is_flag=True, help="Without Ray, in this process.")
+    return address(local(command))
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+
+
+@click.group(epilog="Every command takes a recipe and key=value words: webtext COMMAND --help.")
+@click.version_option(importlib.metadata.version("webtext"), prog_name="webtext")
+@click.option("-v", "--verbose", is_flag=True, help="Say more while working.")
+def webtext(verbose: bool) -> None:
+    """Rebuild a WebText-like corpus, train GPT-2 on it, audit the data."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+
+
+@webtext.command()
+@recipe
+@machines
+@click.option("--until", metavar="NAME", help="Stop after this dataset.")
+@click.option("--remake", metavar="NAME", help="Make a new generation of this dataset.")
+def rebuild(
+    recipe: str,
+    overrides: tuple[str, ...],
+    address: str | None,
+    local: bool,
+    until: str | None,
+    remake: str | None,
+) -> None:
+    """Make what is missing, from dumps to tokens.
+
+    Example: webtext rebuild recipes/demo.toml crawl.min_karma=5 --until corpus
+    """
+    config = settings.load(recipe, overrides)
+    for line in make.make(config, address=address, local=local, until=until, remake=remake):
+        click.echo(line)
+
+
+@webtext.command()
+@recipe
+@as_json
+def status(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Each dataset: whole, partial, stale (and why) or missing.
+
+    Example: webtext status recipes/demo.toml
+    """
+    rows = statuses.rows(settings.load(recipe, overrides))
+    click.echo(json.dumps(rows, indent=1) if as_json else statuses.table(rows))
+
+
+@webtext.command()
+@recipe
+@as_json
+def audit(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check the laws; write report.html and report.json; exit 1 if a law is broken.
+
+    Example: webtext audit recipes/demo.toml
+    """
+    from pipeline import audit as laws
+
+    found = laws.audit(settings.load(recipe, overrides))
+    click.echo(json.dumps(found.plain(), indent=1) if as_json else found.text())
+    sys.exit(0 if found.holds else 1)
+
+
+@webtext.command()
+@click.argument("recipe", type=click.Path())
+@click.argument("url")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@as_json
+def why(recipe: str, url: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """One link's whole story, from its Reddit posts to its tokens or the rule that dropped it.
+
+    Example: webtext why recipes/demo.toml http://example.com/page
+    """
+    from pipeline import why as stories
+
+    story = stories.story(settings.load(recipe, overrides), url)
+    click.echo(json.dumps(story, indent=1) if as_json else stories.text(story))
+
+
+@webtext.command()
+@recipe
+@machines
+def train(recipe: str, overrides: tuple[str, ...], address: str | None, local: bool) -> None:
+    """Train GPT-2 on the run's tokens with DeepSpeed ZeRO; resumes by itself.
+
+    Example: webtext train recipes/demo.toml training.steps=100
+    """
+    click.echo(launch.train(settings.load(recipe, overrides), address=address, local=local))
+
+
+@webtext.command()
+@recipe
+@as_json
+def evaluate(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Loss and perplexity of the newest checkpoint on the held-out split.
+
+    Example: webtext evaluate recipes/demo.toml
+    """
+    found = launch.evaluate(settings.load(recipe, overrides))
+    lines = [f"{name}: {_shown(value)}" for name, value in found.items()]
+    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(lines))
+
+
+@webtext.command()
+@click.argument("recipe", type=click.Path())
+@click.argument("prompt")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--seed", default=1, show_default=True, help="Another seed, another sample.")
+def generate(recipe: str, prompt: str, overrides: tuple[str, ...], seed: int) -> None:
+    """Text after a prompt, sampled from the newest checkpoint.
+
+    Example: webtext generate recipes/demo.toml "The module" training.sample.temperature=0.7
+    """
+    click.echo(launch.generate(settings.load(recipe, overrides), prompt, seed))
+
+
+@webtext.command()
+@recipe
+def config(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Print the resolved tree of settings, as JSON.
+
+    Example: webtext config recipes/demo.toml training.steps=100
+    """
+    click.echo(json.dumps(settings.tree(settings.load(recipe, overrides)), indent=1))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def run() -> None:
+    """The program: the command, and every end it can come to in one line."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        webtext.main(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        fail(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted; the same command goes on where it was", 130)
+    except Exception as error:
+        message, code = verdict(error)
+        if message is None:
+            raise
+        fail(message, code)
+
+
+def verdict(error: BaseException) -> tuple[str | None, int]:
+    """The line and exit code for what was raised; no line: a fault of ours, to be seen whole."""
+    cause = error.cause if isinstance(error, TaskFailed) else error
+    if isinstance(cause, BAD_INPUT):
+        return str(cause), 2
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({cause.filename})" if cause.filename else ""
+        return f"the disk is full{where}; free some space, then run the same command again", 1
+    if isinstance(error, WorkFailed):
+        return str(error), 1
+    if isinstance(error, ImportError):
+        return f"{error.name} is not installed: pip install 'webtext[training]'", 1
+    return None, 1
+
+
+def fail(message: str, code: int) -> None:
+    """One line, one exit code."""
+    click.echo(f"webtext: {' '.join(message.split())}", err=True)
+    sys.exit(code)

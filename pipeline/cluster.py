@@ -1,0 +1,137 @@
+"""Run tasks on Ray: a cluster that already runs is joined, never stopped; else one is embedded
+here.
+
+Page bytes never enter the object store: a task is given paths and returns its report. Ray retries
+the task of a lost worker or machine; an exception of ours is never retried, it is raised with its
+stage and shard.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline import shard
+from pipeline.failures import TaskFailed, Unreachable
+from pipeline.manifest import Report
+from pipeline.shard import Task
+
+RETRIES = 3
+"""Lost workers or machines that one task may outlive."""
+OBJECT_STORE_BYTES = 200 << 20
+"""Only reports pass through it."""
+MEMORY_SHARE = 0.8
+"""A task never asks for more of the cluster's memory: better slow on a small machine than waiting
+for ever."""
+
+
+@contextmanager
+def connected(address: str | None, cpus: int) -> Iterator[None]:
+    """Ray within the block: at `address`, or the one that runs, or our own with `cpus` CPUs (0:
+    all)."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if _join(address):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    with _embedded(cpus):
+        yield
+
+
+def _join(address: str | None) -> bool:
+    """Connect to a running Ray; False if none was named and none runs."""
+    try:
+        ray.init(address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        if address or os.environ.get("RAY_ADDRESS"):
+            where = address or os.environ["RAY_ADDRESS"]
+            raise Unreachable(f"no Ray answers at {where}") from error
+        return False
+    return True
+
+
+@contextmanager
+def _embedded(cpus: int) -> Iterator[None]:
+    """Our own Ray, on loopback, its files and its token in a folder that goes when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="webtext-ray-"))
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus or os.cpu_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+            _node_ip_address="127.0.0.1",
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Cluster:
+    """An executor on the Ray that is connected."""
+
+    def __init__(self) -> None:
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self.capacity = 4 * int(resources.get("CPU", 1)) + 4
+        self._memory = resources["memory"] * MEMORY_SHARE
+        self._tasks: dict[Any, Task] = {}
+        self._run = ray.remote(shard.run)
+
+    def submit(self, task: Task) -> None:
+        """Send a task, with what it needs."""
+        options = self._run.options(
+            name=f"{task.stage.makes}.{task.phase}.{task.index}",
+            num_cpus=task.step.cpus,
+            memory=int(min(task.step.memory_gb * (1 << 30), self._memory)),
+            max_retries=RETRIES,
+            retry_exceptions=False,
+        )
+        self._tasks[options.remote(task)] = task
+
+    def wait(self) -> tuple[Task, Report]:
+        """The next task that is done."""
+        done, _ = ray.wait(list(self._tasks), num_returns=1)
+        task = self._tasks.pop(done[0])
+        try:
+            return task, ray.get(done[0])
+        except RayTaskError as error:
+            raise TaskFailed(*task.key, error.cause or error) from error
+        except RayError as error:
+            raise TaskFailed(*task.key, error) from error
+
+    def cancel(self) -> None:
+        """End what is still under way: a joined cluster would go on with it."""
+        for reference in self._tasks:
+            with contextlib.suppress(RayError):
+                ray.cancel(reference, force=True)
+
+
+@contextmanager
+def executor(address: str | None, cpus: int) -> Iterator[Cluster]:
+    """An executor for the length of the block; what is unfinished at its end is cancelled."""
+    with connected(address, cpus):
+        cluster = Cluster()
+        try:
+            yield cluster
+        finally:
+            cluster.cancel()

@@ -1,0 +1,130 @@
+"""The one tree of settings: a TOML recipe and `key=value` words.
+
+Each package owns its branch, beside its code; nothing else reads the environment or flags. A field
+says with `Meta(extra={"changes": [...]})` which datasets' content it changes; all others are
+recorded and never hashed.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from crawl.config import CrawlConfig
+from dedup.config import CorpusConfig, DedupConfig
+from pipeline.failures import BadInput
+from training.config import TrainingConfig
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a recipe can say."""
+
+    root: str
+    """Folder of the datasets; on a cluster, one that every machine has mounted."""
+
+    workers: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """CPUs given to tasks on this machine; 0: all it has. A cluster knows its own."""
+
+    crawl: CrawlConfig = CrawlConfig()
+    """From Reddit's links to measured documents."""
+
+    dedup: DedupConfig = DedupConfig()
+    """Near-duplicates."""
+
+    corpus: CorpusConfig = CorpusConfig()
+    """The policy: which documents are kept, and the split."""
+
+    training: TrainingConfig = TrainingConfig()
+    """The model and how it is trained."""
+
+
+def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe and apply `a.b=value` words: each value as TOML, else as text."""
+    path = Path(recipe)
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not TOML: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    for word in overrides:
+        _merge(tree, _parsed(word))
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{path}: {_in_tree(str(error))}") from None
+    return _placed(config)
+
+
+def _parsed(word: str) -> dict[str, Any]:
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise BadInput(f"{word}: expected key=value, such as training.steps=100")
+    try:
+        return tomllib.loads(f"{key} = {value}")
+    except tomllib.TOMLDecodeError:
+        pass  # not a TOML value: taken as text below
+    try:
+        return tomllib.loads(f"{key} = {msgspec.json.encode(value).decode()}")
+    except tomllib.TOMLDecodeError:
+        raise BadInput(f"{word}: {key!r} is no key, such as training.steps") from None
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _in_tree(message: str) -> str:
+    """msgspec's words with the path in front: `crawl.min_karma: expected int`."""
+    what, _, place = message.partition(" - at `$")
+    path = place.rstrip("`").lstrip(".")
+    what = what.replace("Object contains unknown field", "unknown key").replace("`", "")
+    return f"{path}: {what}" if path else what
+
+
+def _placed(config: Config) -> Config:
+    """Relative paths made absolute, from the working directory, before a worker sees them."""
+    if "://" in config.root:
+        raise BadInput(f"root: {config.root}: must be a folder that is mounted here, not a URI")
+    crawl = structs.replace(
+        config.crawl,
+        submissions=tuple(map(_absolute, config.crawl.submissions)),
+        archives=tuple(map(_absolute, config.crawl.archives)),
+        ca_file=_absolute(config.crawl.ca_file) if config.crawl.ca_file else None,
+    )
+    return structs.replace(config, root=_absolute(config.root), crawl=crawl)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
+
+
+def content(config: Config, dataset: str) -> dict[str, Any]:
+    """The settings that change this dataset's content, by their path in the tree."""
+    return {path: value for path, value, datasets in _fields(config, "") if dataset in datasets}
+
+
+def _fields(branch: Struct, prefix: str) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    for name, hint in get_type_hints(type(branch), include_extras=True).items():
+        value = getattr(branch, name)
+        marks = [meta.extra or {} for meta in getattr(hint, "__metadata__", ())]
+        datasets = tuple(d for mark in marks for d in mark.get("changes", ()))
+        if datasets or not isinstance(value, Struct):
+            yield f"{prefix}{name}", value, datasets
+        else:
+            yield from _fields(value, f"{prefix}{name}.")
+
+
+def tree(config: Config) -> dict[str, Any]:
+    """The resolved tree as plain values."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    return plain

@@ -1,0 +1,45 @@
+"""Every way in which the shell fails, in one tree.
+
+    BadInput        the user's input is wrong: exit 2
+    WorkFailed      work could not be done: exit 1
+      TaskFailed    a task's function raised
+      Held          another process writes to the root
+      Unreachable   there is no Ray at the address
+      GangFailed    a rank of the training raised
+
+That a page cannot be had is no failure: it is a row with an outcome.
+"""
+
+
+class BadInput(ValueError):
+    """The user's input is wrong: one line that names the path in the tree or the file."""
+
+
+class WorkFailed(Exception):
+    """Work could not be done: one line that says what, where and what to do."""
+
+
+class Held(WorkFailed):
+    """Another process writes to this root."""
+
+
+class Unreachable(WorkFailed):
+    """There is no Ray at the address that was given."""
+
+
+class GangFailed(WorkFailed):
+    """A rank of the training raised."""
+
+
+class TaskFailed(WorkFailed):
+    """A task raised: which one, and what."""
+
+    def __init__(self, name: str, phase: str, index: int, cause: BaseException) -> None:
+        super().__init__(name, phase, index, cause)
+        self.task = (name, phase, index)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        name, phase, index = self.task
+        what = str(self.cause) or type(self.cause).__name__
+        return f"{name}{' (before)' if phase == 'before' else ''}, task {index}: {what}"

@@ -1,0 +1,67 @@
+"""Run one function on every rank of a gang of processes, one per GPU, with Ray Train.
+
+A lost rank restarts all of them; the function finds out itself where to go on. It is not known here
+what is run.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from pipeline.failures import GangFailed
+
+RESTARTS = 3
+"""Lost ranks that one run may outlive."""
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+def gpus() -> int:
+    """GPUs of the connected cluster."""
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))
+
+
+def run(
+    function: Callable[[dict[str, Any]], None], argument: dict[str, Any], ranks: int, folder: str
+) -> None:
+    """Call `function(argument)` on `ranks` processes that form one torch process group.
+
+    `folder` is for Ray Train's own small files, so that they do not stay in the user's home.
+    """
+    use_gpu = gpus() >= ranks
+    threads = max(1, (os.cpu_count() or 1) // ranks)
+    trainer = TorchTrainer(
+        function,
+        train_loop_config=argument,
+        torch_config=TorchConfig(
+            backend="nccl" if use_gpu else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=ranks, use_gpu=use_gpu, resources_per_worker=None if use_gpu else {"CPU": 1}
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the one of before 2.43
+            name="gang",
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise GangFailed(_cause(error)) from error
+
+
+def _cause(error: Exception) -> str:
+    """The first rank's own words."""
+    failures = getattr(error, "worker_failures", None) or {}
+    causes = [failures[rank] for rank in sorted(failures)]
+    first = causes[0] if causes else error
+    text = str(getattr(first, "cause", None) or first).strip()
+    return text.splitlines()[-1] if text else type(first).__name__

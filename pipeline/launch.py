@@ -1,0 +1,110 @@
+"""`webtext train`, `evaluate` and `generate`: the run's tokens, the folder of their training, and
+who runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import lease, manifest, progress, state
+from pipeline.config import Config
+from pipeline.failures import BadInput, GangFailed
+from pipeline.store import Dataset, write_json
+from training import batches, checkpoint, metrics, tokens
+from training.config import TrainingConfig
+
+
+def train(config: Config, *, address: str | None, local: bool) -> str:
+    """Train until the last step; a line that says where the model lies."""
+    dataset, folder = run_of(config)
+    last = config.training.last_step()
+    found = checkpoint.newest(folder)
+    if found and found.marker.step >= last:
+        return f"{folder}: trained to step {found.marker.step} already"
+    train_split = tokens.open_split(dataset.folder, "train")
+    batches.require_window(train_split, config.training.sizes().context, "tokens")
+    job = {
+        "training": msgspec.to_builtins(config.training),
+        "tokens": str(dataset.folder),
+        "folder": str(folder),
+    }
+    with lease.hold(folder, "train"), progress.training(folder / "metrics.jsonl", last):
+        if local:
+            _torchrun(config.training, job)
+        else:
+            _gang(config, job, address)
+    lines = metrics.read(folder)
+    first, final = lines[0], lines[-1]
+    return (
+        f"trained to step {final['step']} of {config.training.steps}: loss "
+        f"{first['loss']:.3f} -> {final['loss']:.3f}, {final['tokens']:,} tokens; {folder}"
+    )
+
+
+def run_of(config: Config) -> tuple[Dataset, Path]:
+    """The run's tokens and the folder of the training that these settings make of them."""
+    dataset = state.datasets(Path(config.root)).get("tokens")
+    if dataset is None:
+        raise BadInput(f"{config.root}: there are no tokens yet; run `webtext rebuild` first")
+    written = {file.name: file.digest for file in dataset.manifest.files}
+    content = manifest.root_hash(written)
+    return dataset, checkpoint.run_folder(Path(config.root) / "training", config.training, content)
+
+
+def evaluate(config: Config) -> dict[str, Any]:
+    """Loss and perplexity of the newest checkpoint on the held-out split."""
+    from training.evaluate import evaluate as measure
+
+    dataset, folder = run_of(config)
+    found = measure(str(folder), str(dataset.folder), config.training)
+    write_json(folder / "evaluation.json", found)
+    return found
+
+
+def generate(config: Config, prompt: str, seed: int) -> str:
+    """The prompt and what the newest checkpoint writes after it."""
+    from training.generate import generate as sample
+
+    _, folder = run_of(config)
+    return sample(str(folder), prompt, config.training, seed)
+
+
+def _gang(config: Config, job: dict[str, Any], address: str | None) -> None:
+    import torch  # noqa: F401  -- an absent extra is told before Ray starts
+
+    from pipeline import cluster, gang
+
+    cpus = max(config.workers or os.cpu_count() or 1, config.training.ranks)
+    with cluster.connected(address, cpus):
+        ranks = config.training.world(gang.gpus())
+        config.training.micro_windows(ranks)
+        gang.run(rank, job, ranks, str(Path(job["folder"]) / "ray"))
+
+
+def rank(job: dict[str, Any]) -> None:
+    """One rank of the training; `job` as in `training.zero.Job`."""
+    from training import zero
+
+    zero.train(msgspec.convert(job["training"], TrainingConfig), job["tokens"], job["folder"])
+
+
+def _torchrun(config: TrainingConfig, job: dict[str, Any]) -> None:
+    """The ranks as children of torch's own launcher, without Ray."""
+    import torch
+
+    ranks = config.world(torch.cuda.device_count())
+    config.micro_windows(ranks)
+    path = Path(job["folder"]) / "job.json"
+    write_json(path, job)
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    done = subprocess.run(
+        [sys.executable, *command, "-m", "training.zero", str(path)],
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": threads},
+    )
+    if done.returncode:
+        raise GangFailed(f"a rank of the training ended with status {done.returncode}; see above")

@@ -1,0 +1,73 @@
+"""The files a story begins with, known by their content: a dump renamed is the same dump.
+
+A digest is taken on first read and remembered with the file's size and time of change in
+`leaves.json`, so that a second run does not read a terabyte to learn that nothing has changed.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from pipeline.failures import BadInput
+from pipeline.store import digest_of, write_json
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """One file and the digest of its content."""
+
+    path: str
+    digest: str
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    bytes: int
+    mtime_ns: int
+    digest: str
+
+
+def find(patterns: Iterable[str], key: str) -> list[str]:
+    """The files these paths and globs name, sorted, each once; BadInput names `key` where one finds
+    nothing."""
+    found: set[str] = set()
+    for pattern in patterns:
+        paths = _matching(Path(pattern)) if _is_glob(pattern) else [Path(pattern)]
+        files = [str(path) for path in paths if path.is_file()]
+        if not files:
+            raise BadInput(f"{key}: no such file: {pattern}")
+        found.update(files)
+    return sorted(found)
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[") and not Path(pattern).exists()
+
+
+def _matching(pattern: Path) -> list[Path]:
+    return list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+
+
+def digest(paths: Iterable[str], cache: Path) -> list[Leaf]:
+    """Each different content among these files once, in order of digest, by the first path that has
+    it."""
+    seen = _load(cache)
+    now = {path: _digest_of(Path(path), seen.get(path)) for path in paths}
+    if any(seen.get(path) != value for path, value in now.items()):
+        write_json(cache, msgspec.to_builtins({**seen, **now}))
+    by_digest: dict[str, str] = {}
+    for path in sorted(now):
+        by_digest.setdefault(now[path].digest, path)
+    return [Leaf(path, value) for value, path in sorted(by_digest.items())]
+
+
+def _load(cache: Path) -> dict[str, _Seen]:
+    if not cache.exists():
+        return {}
+    return msgspec.json.decode(cache.read_bytes(), type=dict[str, _Seen])
+
+
+def _digest_of(path: Path, seen: _Seen | None) -> _Seen:
+    status = path.stat()
+    if seen and (seen.bytes, seen.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        return seen
+    return _Seen(status.st_size, status.st_mtime_ns, digest_of(path))

@@ -1,0 +1,70 @@
+"""`webtext rebuild`: the plan of a recipe, made whole by one writer on one executor."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from pipeline import config as settings
+from pipeline import lease, manifest, progress, state, status
+from pipeline.config import Config
+from pipeline.failures import BadInput
+from pipeline.local import Local
+from pipeline.plan import plan
+from pipeline.rebuild import Executor, rebuild
+from pipeline.stage import Stage
+
+
+def make(
+    config: Config, *, address: str | None, local: bool, until: str | None, remake: str | None
+) -> Iterator[str]:
+    """Make what is missing; lines that say what is made anew and why, then what stands."""
+    stages = plan(config)
+    root, shards = Path(config.root), config.crawl.shards
+    _refuse_unknown((until, remake), stages)
+    with lease.hold(root, "rebuild"):
+        _record(root, config, remake)
+        stages = _upto(stages, until)
+        states = state.inspect(stages, root, shards)
+        for entry in states.values():
+            if entry.reasons and entry.status != "whole":
+                yield f"{entry.stage.makes} is made anew: {', '.join(entry.reasons)}"
+        if any(entry.status != "whole" for entry in states.values()):
+            with _executor(address, local, config.workers) as executor, progress.datasets() as tell:
+                rebuild(stages, root, shards, executor, tell)
+        else:
+            rebuild(stages, root, shards, Local(), lambda *_: None)
+        found = state.inspect(stages, root, shards)
+    yield status.table(status.rows_of(found))
+    if not until:
+        hashes = {name: entry.dataset.manifest.set_hash for name, entry in found.items()}
+        yield f"root hash {manifest.root_hash(hashes)}"
+
+
+def _executor(address: str | None, local: bool, workers: int) -> AbstractContextManager[Executor]:
+    if local:
+        return nullcontext(Local())
+    from pipeline import cluster
+
+    return cluster.executor(address, workers)
+
+
+def _record(root: Path, config: Config, remake: str | None) -> None:
+    run = state.load_run(root)
+    if remake:
+        run.remakes[remake] = run.remakes.get(remake, 0) + 1
+    if remake or run.settings != settings.tree(config):
+        run.settings = settings.tree(config)
+        state.save_run(root, run)
+
+
+def _refuse_unknown(names: Sequence[str | None], stages: Sequence[Stage]) -> None:
+    known = [stage.makes for stage in stages]
+    for name in names:
+        if name and name not in known:
+            raise BadInput(f"{name}: no such dataset; there are {', '.join(known)}")
+
+
+def _upto(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
+    if not until:
+        return stages
+    return stages[: [stage.makes for stage in stages].index(until) + 1]

@@ -1,0 +1,197 @@
+"""The story: ten datasets, each made of those above it.
+
+    submissions -> links -> pages -> documents -> signals
+                                         |            |
+                                     signatures       |
+                                         |            |
+                                       pairs          |
+                                         |            |
+                                     duplicates -> corpus -> tokens
+
+The first file to read. Everything it names is a library that knows nothing of the others.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from crawl import archives, documents, links, pages, signals, submissions, url
+from crawl import schema as crawled
+from dedup import corpus, duplicates, pairs, signatures
+from dedup import schema as deduped
+from pipeline import leaves
+from pipeline.config import Config, content
+from pipeline.failures import BadInput
+from pipeline.leaves import Leaf
+from pipeline.stage import Stage, Step
+from training import schema as trained
+from training import tokens
+
+
+def plan(config: Config) -> tuple[Stage, ...]:
+    """The ten stages of this recipe, in order. Reads the dumps' and archives' digests."""
+    cache = Path(config.root) / "leaves.json"
+    dump_files = leaves.find(config.crawl.submissions, "crawl.submissions")
+    if not dump_files:
+        raise BadInput("crawl.submissions: name at least one dump or list of URLs")
+    archive_files = leaves.find(config.crawl.archives, "crawl.archives")
+    return stages(config, leaves.digest(dump_files, cache), leaves.digest(archive_files, cache))
+
+
+def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tuple[Stage, ...]:
+    """The ten stages, given what they begin with."""
+    observations = str(Path(config.root) / "observations")
+    return (
+        Stage(
+            makes="submissions",
+            version=submissions.VERSION,
+            main=Step(
+                run=partial(_read, config=config),
+                schema=crawled.SUBMISSIONS,
+                over=tuple(dump.path for dump in dumps),
+                scatter="link_id",
+                counts=True,
+                memory_gb=2.5,  # a zstd window of 2^31 bytes
+            ),
+            settings=content(config, "submissions") | {"crawl.url": url.SCHEME},
+            leaves=tuple(dump.digest for dump in dumps),
+        ),
+        Stage(
+            makes="links",
+            version=links.VERSION,
+            main=Step(
+                run=partial(links.merge, config=config.crawl),
+                schema=crawled.LINKS,
+                each=("submissions",),
+            ),
+            settings=content(config, "links"),
+            counted=("outcome",),
+        ),
+        Stage(
+            makes="pages",
+            version=pages.VERSION,
+            before=Step(
+                run=partial(_replay, observations=observations, config=config),
+                schema=None,
+                over=tuple(warc.path for warc in warcs),
+                whole=("links",),
+                counts=True,
+            ),
+            main=Step(
+                run=partial(pages.fetch, observations=observations, config=config.crawl),
+                schema=crawled.PAGES,
+                each=("links",),
+                cpus=0.25,  # it waits for the web
+            ),
+            settings=content(config, "pages"),
+            leaves=tuple(warc.digest for warc in warcs),
+            counted=("outcome", "source"),
+            volatile=crawled.VOLATILE["pages"],
+        ),
+        Stage(
+            makes="documents",
+            version=documents.VERSION,
+            main=Step(
+                run=partial(documents.extract, observations=observations, config=config.crawl),
+                schema=crawled.DOCUMENTS,
+                each=("pages",),
+            ),
+            settings=content(config, "documents"),
+            libraries=("trafilatura", "lxml", "justext", "htmldate"),
+            counted=("outcome", "extractor"),
+        ),
+        Stage(
+            makes="signals",
+            version=signals.VERSION,
+            main=Step(run=signals.measure, schema=crawled.SIGNALS, each=("documents",)),
+            settings=content(config, "signals"),
+            libraries=("py3langid",),
+            counted=("language",),
+        ),
+        Stage(
+            makes="signatures",
+            version=signatures.VERSION,
+            main=Step(
+                run=partial(signatures.sign, config=config.dedup),
+                schema=deduped.SIGNATURES,
+                each=("documents",),
+            ),
+            settings=content(config, "signatures"),
+            libraries=("datasketch", "xxhash"),
+        ),
+        Stage(
+            makes="pairs",
+            version=pairs.VERSION,
+            before=Step(
+                run=partial(pairs.spread, config=config.dedup),
+                schema=deduped.BANDS,
+                each=("signatures",),
+                scatter="band_key",
+            ),
+            main=Step(
+                run=partial(pairs.match, config=config.dedup),
+                schema=deduped.PAIRS,
+                lookup=("signatures", "documents"),
+            ),
+            settings=content(config, "pairs"),
+        ),
+        Stage(
+            makes="duplicates",
+            version=duplicates.VERSION,
+            main=Step(
+                run=partial(duplicates.find, config=config.dedup),
+                schema=deduped.DUPLICATES,
+                whole=("pairs",),
+                gather=True,
+                scatter="document_id",
+            ),
+            settings=content(config, "duplicates"),
+        ),
+        Stage(
+            makes="corpus",
+            version=corpus.VERSION,
+            main=Step(
+                run=partial(corpus.keep, config=config.corpus),
+                schema=deduped.CORPUS,
+                each=("documents", "signals", "duplicates"),
+                columns={"documents": ("document_id", "url", "outcome")},
+            ),
+            settings=content(config, "corpus"),
+            counted=("verdict", "rule", "split"),
+        ),
+        Stage(
+            makes="tokens",
+            version=tokens.VERSION,
+            main=Step(
+                run=tokens.encode,
+                schema=trained.TOKENS,
+                each=("documents", "corpus"),
+                columns={
+                    "documents": ("document_id", "text"),
+                    "corpus": ("document_id", "verdict", "split"),
+                },
+                sink=tokens.write,
+            ),
+            settings=content(config, "tokens"),
+            libraries=("gigatoken",),
+            counted=("split",),
+        ),
+    )
+
+
+def _read(path: str, left_out: Counter[str], *, config: Config) -> Iterator[pa.RecordBatch]:
+    return submissions.read(path, config.crawl, left_out)
+
+
+def _replay(
+    path: str,
+    kept: Iterable[pa.RecordBatch],
+    counts: Counter[str],
+    *,
+    observations: str,
+    config: Config,
+) -> None:
+    archives.replay(path, kept, observations, config.crawl, counts)

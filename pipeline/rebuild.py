@@ -1,0 +1,99 @@
+"""Walk the plan: make what is missing, finish what is partial, leave what is whole.
+
+There is no barrier between stages: a task waits for just the shards it reads. The machinery gets
+the plan as an argument and knows none of its nouns.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from pipeline import manifest, shard, state
+from pipeline.manifest import Report
+from pipeline.schedule import Schedule
+from pipeline.shard import Task
+from pipeline.stage import Stage
+from pipeline.state import State
+from pipeline.store import write_json
+
+Progress = Callable[[str, int, int], None]
+"""Called with (dataset, tasks done, tasks in all)."""
+
+
+class Executor(Protocol):
+    """Where tasks run."""
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks may be in flight."""
+
+    def submit(self, task: Task) -> None:
+        """Take a task."""
+
+    def wait(self) -> tuple[Task, Report]:
+        """The next task that is done; raises `TaskFailed` for one whose function raised."""
+
+
+def rebuild(
+    plan: Sequence[Stage], root: Path, shards: int, executor: Executor, progress: Progress
+) -> None:
+    """Make every dataset of the plan whole."""
+    states = state.inspect(plan, root, shards)
+    for name, entry in states.items():
+        _begin(entry)
+        progress(name, entry.done, entry.tasks)
+        if entry.done == entry.tasks:
+            _finish(entry, root)
+    _run_tasks(states, root, executor, progress)
+
+
+def _run_tasks(
+    states: Mapping[str, State], root: Path, executor: Executor, progress: Progress
+) -> None:
+    schedule = Schedule(states)
+    done = {name: entry.done for name, entry in states.items()}
+    in_flight = 0
+    while schedule:
+        while in_flight < executor.capacity and (task := schedule.next()):
+            executor.submit(task)
+            in_flight += 1
+        task, _ = executor.wait()
+        in_flight -= 1
+        schedule.finished(task.key)
+        entry = states[task.stage.makes]
+        done[task.stage.makes] += 1
+        progress(task.stage.makes, done[task.stage.makes], entry.tasks)
+        if done[task.stage.makes] == entry.tasks:
+            _finish(entry, root)
+
+
+def _begin(entry: State) -> None:
+    path = entry.dataset.folder / "begun.json"
+    if not path.exists():
+        write_json(path, msgspec.to_builtins(entry.material))
+
+
+def _finish(entry: State, root: Path) -> None:
+    """Fold the reports into the manifest: now the dataset is whole, and the run names it."""
+    path = entry.dataset.folder / "manifest.json"
+    if not path.exists():
+        write_json(path, msgspec.to_builtins(_folded(entry)))
+    run = state.load_run(root)
+    if run.datasets.get(entry.stage.makes) != entry.dataset.fingerprint:
+        run.datasets[entry.stage.makes] = entry.dataset.fingerprint
+        state.save_run(root, run)
+
+
+def _folded(entry: State) -> manifest.Manifest:
+    dataset = entry.dataset
+    indexes = range(entry.stage.main.tasks(dataset.shards))
+    reports = [shard.report_of(dataset.folder, index) for index in indexes]
+    return manifest.fold(
+        dataset.name,
+        dataset.fingerprint,
+        dataset.shards,
+        dataset.scattered,
+        [report for report in reports if report],
+    )

@@ -1,0 +1,108 @@
+"""Which generation of each dataset a run names, and how far it is made.
+
+There is no database of states: a shard is whole when its report exists, a dataset when its manifest
+exists, and `run.json` names the generation of each dataset that was last made whole.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline import fingerprint, shard
+from pipeline.fingerprint import Material
+from pipeline.stage import Stage
+from pipeline.store import Dataset, read_json, write_json
+
+Status = Literal["whole", "partial", "stale", "missing"]
+
+
+@dataclass(frozen=True)
+class State:
+    """One dataset of a run, as it is now."""
+
+    stage: Stage
+    dataset: Dataset
+    material: Material
+    status: Status
+    done: int
+    """Tasks that are done, of `tasks`."""
+    tasks: int
+    reasons: tuple[str, ...]
+    """Where another generation stands in the run: what differs."""
+
+
+class RunFile(msgspec.Struct, kw_only=True):
+    """`run.json`: the generations that make up the run."""
+
+    datasets: dict[str, str] = {}
+    """Fingerprint of the newest whole generation, by dataset."""
+    remakes: dict[str, int] = {}
+    """How often a dataset was made anew by request; hashed into its fingerprint."""
+    settings: dict[str, Any] = {}
+    """The resolved tree of the last rebuild."""
+
+
+def load_run(root: Path) -> RunFile:
+    """What `run.json` says; empty before the first rebuild."""
+    path = root / "run.json"
+    return msgspec.json.decode(path.read_bytes(), type=RunFile) if path.exists() else RunFile()
+
+
+def save_run(root: Path, run: RunFile) -> None:
+    """Write `run.json`, whole."""
+    write_json(root / "run.json", msgspec.to_builtins(run))
+
+
+def inspect(plan: Iterable[Stage], root: Path, shards: int) -> dict[str, State]:
+    """The state of every dataset of the plan, by name, in the plan's order."""
+    run = load_run(root)
+    states: dict[str, State] = {}
+    for stage in plan:
+        inputs = {name: states[name].dataset.fingerprint for name in stage.reads}
+        remade = run.remakes.get(stage.makes, 0)
+        made_of = fingerprint.material(stage, shards, inputs, stage.leaves, remade)
+        states[stage.makes] = _state(stage, made_of, root, run.datasets.get(stage.makes))
+    return states
+
+
+def _state(stage: Stage, made_of: Material, root: Path, standing: str | None) -> State:
+    mark = made_of.fingerprint()
+    dataset = Dataset(
+        stage.makes,
+        mark,
+        root / stage.makes / mark,
+        made_of.shards,
+        scattered=stage.main.scatter is not None,
+    )
+    tasks = sum(step.tasks(made_of.shards) for _, step in stage.steps())
+    done = len(list(dataset.folder.glob("reports/*.json")))
+    done += len(list(shard.before(dataset).folder.glob("reports/*.json")))
+    reasons: tuple[str, ...] = ()
+    if standing and standing != mark:
+        reasons = tuple(fingerprint.differences(_begun(root, stage.makes, standing), made_of))
+    status: Status = "missing"
+    if (dataset.folder / "manifest.json").exists():
+        status = "whole"
+    elif done:
+        status = "partial"
+    elif reasons:
+        status = "stale"
+    return State(stage, dataset, made_of, status, done, tasks, reasons)
+
+
+def _begun(root: Path, name: str, mark: str) -> Material:
+    path = root / name / mark / "begun.json"
+    return msgspec.convert(read_json(path), Material)
+
+
+def datasets(root: Path) -> Mapping[str, Dataset]:
+    """The whole datasets that `run.json` names, to be read without a plan or a recipe."""
+    found: dict[str, Dataset] = {}
+    for name, mark in load_run(root).datasets.items():
+        bare = Dataset(name, mark, root / name / mark, 0)
+        manifest = bare.manifest
+        found[name] = Dataset(name, mark, bare.folder, manifest.shards, manifest.scattered)
+    return found

@@ -1,0 +1,58 @@
+"""How far each dataset of a recipe is: the rows and the table of `webtext status`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import state
+from pipeline.config import Config
+from pipeline.plan import plan
+from pipeline.state import State
+
+
+def rows(config: Config) -> list[dict[str, Any]]:
+    """One row for each dataset of the recipe."""
+    return rows_of(state.inspect(plan(config), Path(config.root), config.crawl.shards))
+
+
+def rows_of(states: Mapping[str, State]) -> list[dict[str, Any]]:
+    """One row for each of these states."""
+    return [_row(name, entry) for name, entry in states.items()]
+
+
+def _row(name: str, entry: State) -> dict[str, Any]:
+    whole = entry.dataset.manifest if entry.status == "whole" else None
+    return {
+        "dataset": name,
+        "status": entry.status,
+        "done": entry.done,
+        "tasks": entry.tasks,
+        "rows": whole.rows if whole else None,
+        "bytes": whole.bytes if whole else None,
+        "seconds": whole.seconds if whole else None,
+        "fingerprint": entry.dataset.fingerprint,
+        "reasons": list(entry.reasons) if entry.status != "whole" else [],
+    }
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The rows as aligned text."""
+    lines = [f"{'dataset':12}{'state':>16}{'rows':>12}{'bytes':>10}"]
+    for row in found:
+        shown = row["status"]
+        if shown == "partial":
+            shown = f"{row['done']} of {row['tasks']}"
+        count = f"{row['rows']:,}" if row["rows"] is not None else "-"
+        line = f"{row['dataset']:12}{shown:>16}{count:>12}{size(row['bytes']):>10}"
+        lines.append(line + (f"  {', '.join(row['reasons'])}" if row["reasons"] else ""))
+    return "\n".join(lines)
+
+
+def size(count: int | None) -> str:
+    """Bytes for a person: 1.2 MB."""
+    if count is None:
+        return "-"
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"

@@ -1,0 +1,166 @@
+"""Datasets on disk: whole or not at all.
+
+Every file is written under a temporary name, synced and renamed, so that a reader never sees half
+of one. A dataset is a folder of Parquet files; whether a file is an id range or a task's rows in
+a row group for every range (`scattered`), a reader asks for a range and gets its rows.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.manifest import Manifest
+
+ROW_GROUP_BYTES = 64 << 20
+"""Arrow bytes in a row group: large enough to compress, small enough to hold beside others."""
+PARTITIONS = b"webtext.partitions"
+"""Key of the file's metadata that maps a range to its row group."""
+FORMAT: dict[str, Any] = {"compression": "zstd"}
+
+
+def range_of(identifier: bytes, shards: int) -> int:
+    """The shard whose id range holds this id: ranges split the first four bytes evenly."""
+    return int.from_bytes(identifier[:4], "big") * shards >> 32
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a file in place, whole."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put a JSON document in place, whole; keys in the order given."""
+    write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON document at this path."""
+    return json.loads(path.read_bytes())
+
+
+def digest_of(path: Path) -> str:
+    """blake2b-128 of a file's bytes, hexadecimal."""
+    content = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            content.update(chunk)
+    return content.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it, synced, when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_rows(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write rows in the order given, in row groups of about `ROW_GROUP_BYTES`."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **FORMAT) as writer:
+        held: list[pa.RecordBatch] = []
+        for batch in batches:
+            held.append(batch)
+            if sum(b.nbytes for b in held) >= ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(held, schema))
+                held.clear()
+        if held:
+            writer.write_table(pa.Table.from_batches(held, schema))
+
+
+def write_scattered(
+    path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema, by: str, shards: int
+) -> None:
+    """Write rows with a row group for every id range that has any, rows of a range in the order
+    given."""
+    table = pa.Table.from_batches(list(batches), schema)
+    ranges = np.array([range_of(key, shards) for key in table[by].to_pylist()], np.int64)
+    order = np.argsort(ranges, kind="stable")
+    table = table.take(pa.array(order))
+    shard_numbers, firsts = np.unique(ranges[order], return_index=True)
+    groups = {int(shard): group for group, shard in enumerate(shard_numbers)}
+    ends = [*firsts[1:], len(table)]
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **FORMAT) as writer:
+        for first, end in zip(firsts, ends, strict=True):
+            writer.write_table(table.slice(first, end - first), row_group_size=end - first)
+        writer.add_key_value_metadata({PARTITIONS: json.dumps(groups).encode()})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One generation of a dataset, to be read."""
+
+    name: str
+    fingerprint: str
+    folder: Path
+    shards: int
+    scattered: bool = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """The fold of its reports; FileNotFoundError if the dataset is not whole."""
+        return msgspec.json.decode((self.folder / "manifest.json").read_bytes(), type=Manifest)
+
+    def files(self) -> list[Path]:
+        """Its Parquet files, in order."""
+        return sorted(self.folder.glob("[0-9]*.parquet"))
+
+    def read(self, shard: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of one id range, in the order they were written (by file, if scattered)."""
+        if not self.scattered:
+            yield from _batches(self.folder / f"{shard:05d}.parquet", columns, None)
+            return
+        for path in self.files():
+            groups = json.loads(pq.read_metadata(path).metadata[PARTITIONS])
+            if str(shard) in groups:
+                yield from _batches(path, columns, [groups[str(shard)]])
+
+    def all(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Every row, shard by shard."""
+        for path in self.files():
+            yield from _batches(path, columns, None)
+
+    def rows(self, ids: Sequence[bytes], columns: Sequence[str]) -> pa.Table:
+        """The rows of these ids, sorted by id; the id column is the first of the schema.
+
+        Reads only the files whose range holds one of the ids.
+        """
+        wanted: dict[int, list[bytes]] = {}
+        for identifier in sorted(set(ids)):
+            wanted.setdefault(range_of(identifier, self.shards), []).append(identifier)
+        found = [self._rows_of(shard, few, columns) for shard, few in sorted(wanted.items())]
+        return pa.concat_tables(found) if found else self._rows_of(0, [], columns)
+
+    def _rows_of(self, shard: int, ids: Sequence[bytes], columns: Sequence[str]) -> pa.Table:
+        path = self.folder / f"{shard:05d}.parquet"
+        key = pq.read_schema(path).field(0)
+        return pq.read_table(
+            path, columns=list(columns), filters=pc.field(key.name).isin(pa.array(ids, key.type))
+        )
+
+
+def _batches(
+    path: Path, columns: Sequence[str] | None, groups: list[int] | None
+) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(
+            batch_size=1024, columns=list(columns) if columns else None, row_groups=groups
+        )
