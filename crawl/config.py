@@ -1,0 +1,147 @@
+"""The settings of the crawl: what is read, what is followed, how politely, within which bounds.
+
+A field marked `changes` alters the content of the datasets it names; every other field is recorded
+beside them but makes nothing stale.
+"""
+
+import datetime
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+CONTACT = re.compile(r"https?://[^\s)]+|mailto:\S+@\S+|[^\s@]+@[^\s@]+\.[^\s@]+")
+PRODUCT = re.compile(r"[A-Za-z_-]+")
+BORROWED_NAMES = frozenset({"mozilla", "ccbot", "googlebot", "bingbot", "curl", "wget"})
+ADDRESS = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}")
+PATTERN = re.compile(r"(?:https?://)?(?:\*\.)?[a-z0-9_.-]+")
+
+
+class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a recipe can say under `[crawl]`."""
+
+    submissions: tuple[str, ...] = ()
+    """Reddit dumps (zst, xz, bz2, gz or plain ndjson) or plain lists of URLs: paths, globs, URIs.
+    They count by the digest of their content, not by their names."""
+
+    min_karma: Annotated[int, Meta(ge=0, extra={"changes": ["links"]})] = 3
+    """Karma that a link needs to be followed. WebText took 3."""
+
+    karma_rule: Annotated[Literal["any", "sum", "max"], Meta(extra={"changes": ["links"]})] = "sum"
+    """How the scores of a URL's distinct submissions become its karma: `sum` adds them; `any` and
+    `max` take the best one, so that a single submission must reach `min_karma`."""
+
+    until: Annotated[datetime.date | None, Meta(extra={"changes": ["submissions"]})] = None
+    """Last day (UTC) whose posts count; later ones are left out. None: all of them."""
+
+    over_18: Annotated[bool, Meta(extra={"changes": ["submissions"]})] = False
+    """Keep posts that Reddit marks as not safe for work."""
+
+    sample: Annotated[float, Meta(gt=0, le=1, extra={"changes": ["submissions"]})] = 1.0
+    """Share of the links, chosen by their ids: a small rehearsal of the whole run."""
+
+    accept_truncated: bool = False
+    """Take what a dump that ends too early still holds, instead of refusing it."""
+
+    refused_domains: Annotated[tuple[str, ...], Meta(extra={"changes": ["links"]})] = ()
+    """Domains, with all below them, that are never followed, beside the built-in list. The paper
+    left out `wikipedia.org`."""
+
+    archives: tuple[str, ...] = ()
+    """WARC files (gz, zst or plain) in which pages are looked for first: paths, globs, URIs."""
+
+    live: Annotated[bool, Meta(extra={"changes": ["pages"]})] = True
+    """Ask the web for pages that no archive has. False: no socket is ever opened."""
+
+    user_agent: str = ""
+    """Who asks, and where to complain: `name/version (+https://...)` or a mail address. Sent with
+    every request; its name is what robots.txt files are matched against. Needed where `live`."""
+
+    shards: Annotated[int, Meta(ge=1, le=65536)] = 512
+    """Ranges of ids into which the datasets are cut. Their content does not depend on it."""
+
+    max_pages_per_host: Annotated[int, Meta(ge=1, extra={"changes": ["pages"]})] = 20000
+    """Pages asked of one host; the rest come from archives or end as `over_host_budget`."""
+
+    min_delay_s: Annotated[float, Meta(ge=0)] = 1.0
+    """Seconds between two requests to one host, at least. A host's Crawl-delay can raise it."""
+
+    max_delay_s: Annotated[float, Meta(ge=0)] = 120.0
+    """Seconds beyond which a host's Crawl-delay is not stretched: it would never end."""
+
+    connections: Annotated[int, Meta(ge=1)] = 256
+    """Requests in flight at once in one worker. Each is one open file."""
+
+    timeout_s: Annotated[float, Meta(gt=0)] = 30.0
+    """Seconds from the start of a request to the last byte of its answer."""
+
+    connect_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
+    """Seconds for one connection to be made, TLS included."""
+
+    max_bytes: Annotated[int, Meta(ge=1024)] = 5 * 1024 * 1024
+    """Bytes of a body as transferred; a longer one is cut and ends as `too_large`."""
+
+    max_redirects: Annotated[int, Meta(ge=0, le=20)] = 5
+    """Redirects followed for one page, all within its registrable domain."""
+
+    retries: Annotated[int, Meta(ge=0, le=10)] = 2
+    """Further attempts where a failure may pass: no connection, time-out, status 429 or 5xx."""
+
+    back_off_s: Annotated[float, Meta(ge=0)] = 5.0
+    """Seconds that a host is left alone after such a failure; doubled with each in a row."""
+
+    ca_file: str | None = None
+    """PEM file of certificate authorities to trust instead of the machine's own."""
+
+    resolve: dict[str, str] = msgspec.field(default_factory=dict)
+    """Host pattern to `address:port`, instead of DNS: for tests and the demo. A pattern is a name
+    or `*.` and a name, with a scheme before it where only that scheme is meant."""
+
+    max_decoded_bytes: Annotated[int, Meta(ge=1024, extra={"changes": ["documents"]})] = (
+        20 * 1024 * 1024
+    )
+    """Bytes of a page after its Content-Encoding is undone; a longer one is `too_large`."""
+
+    extract_cpu_s: Annotated[int, Meta(ge=1)] = 20
+    """Processor seconds that the extraction of one document may take; then it is a `timeout`."""
+
+    extract_memory_mb: Annotated[int, Meta(ge=256)] = 2048
+    """Address space of the extracting child process, in MiB; a document that needs more is lost
+    as a `crash`."""
+
+    def __post_init__(self) -> None:
+        if self.user_agent:
+            _check_user_agent(self.user_agent)
+        elif self.live and self.submissions:
+            raise ValueError(
+                "user_agent is needed to ask the live web: `name/1.0 (+https://your.page)`, "
+                "or set live = false"
+            )
+        for pattern, address in self.resolve.items():
+            _check_resolve(pattern, address)
+        for domain in self.refused_domains:
+            if domain != domain.strip().lower() or "." not in domain or "/" in domain:
+                raise ValueError(f"refused_domains: {domain!r} is not a domain in lower case")
+
+    def product_token(self) -> str:
+        """The name that robots.txt groups are matched against (RFC 9309, section 2.2.1)."""
+        found = PRODUCT.match(self.user_agent)
+        return found.group() if found else ""
+
+
+def _check_user_agent(agent: str) -> None:
+    product = PRODUCT.match(agent)
+    if not product or not agent.isascii() or not agent.isprintable():
+        raise ValueError("user_agent must be printable ASCII that begins with a name, as webtext/1")
+    if product.group().lower() in BORROWED_NAMES:
+        raise ValueError(f"user_agent must not pose as {product.group()}: say who you are")
+    if not CONTACT.search(agent):
+        raise ValueError("user_agent must hold a contact: an http(s) address or a mail address")
+
+
+def _check_resolve(pattern: str, address: str) -> None:
+    if not PATTERN.fullmatch(pattern):
+        raise ValueError(f"resolve: {pattern!r} is not a host, `*.` and a host, or one of a scheme")
+    if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 65536:
+        raise ValueError(f"resolve: {address!r} is not an IP address and a port, as 127.0.0.1:8080")

@@ -1,0 +1,307 @@
+"""Asks the live web for links, one polite request after another, until each has an observation.
+
+Rule: every request, of a page, a robots.txt or a redirect, is a turn that the frontier gave; and
+none is made that the robots.txt of its own origin does not allow, redirects' targets included.
+"""
+
+import asyncio
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urljoin
+
+import aiohttp
+
+from crawl import content, network, robots, url, warc
+from crawl import observations as ledger
+from crawl.config import CrawlConfig
+from crawl.frontier import Ask, Done, Frontier
+from crawl.network import Exchange, Failure
+from crawl.observations import Observation
+from crawl.schema import BadInput, PageOutcome
+
+MAX_ROBOTS_DECODED_BYTES = 4 * 1024 * 1024
+# Of a host to which no connection can be made this is the outcome, not that of its robots.txt.
+NO_HOST = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TLS_ERROR, PageOutcome.PRIVATE_ADDRESS})
+
+Row = dict[str, Any]
+Clock = Callable[[], float]
+Now = Callable[[], datetime.datetime]
+
+
+async def crawl(
+    todo: list[Row], writer: ledger.Writer, config: CrawlConfig, clock: Clock, now: Now
+) -> None:
+    """Appends one observation for each link of `todo` (link_id, url_key, fetch_url, host) to the
+    ledger. Raises BadInput for settings with which nobody should be asked."""
+    if not config.user_agent:
+        raise BadInput("crawl.user_agent: is needed to ask the live web: `name/1.0 (+https://...)`")
+    frontier: Frontier[_Job] = Frontier(
+        delay_s=config.min_delay_s, back_off_s=config.back_off_s, limit=config.connections
+    )
+    by_host: dict[str, list[_Job]] = {}
+    for link in todo:
+        page = _Page(link, url.without_fragment(link["fetch_url"]))
+        by_host.setdefault(link["host"], []).append(page)
+    for host, pages in by_host.items():
+        frontier.add(host, pages)
+    async with network.session(config) as client, asyncio.TaskGroup() as group:
+        await _Crawl(frontier, client, writer, config, clock, now, group).run()
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A link on its way: where it stands after `hops` redirects."""
+
+    link: Row
+    target: str
+    hops: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class _Robots:
+    """A robots.txt on its way, for the origin that it will speak for."""
+
+    origin: str
+    target: str
+    hops: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    rules: robots.Rules
+    refusal: PageOutcome
+    at: float
+
+
+_Job = _Page | _Robots
+
+
+class _Crawl:
+    """The state of one crawl: what each origin allows, and who waits to be told."""
+
+    def __init__(
+        self,
+        frontier: Frontier[_Job],
+        client: aiohttp.ClientSession,
+        writer: ledger.Writer,
+        config: CrawlConfig,
+        clock: Clock,
+        now: Now,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self.frontier, self.client, self.writer = frontier, client, writer
+        self.config, self.clock, self.now, self.group = config, clock, now, group
+        self.token = config.product_token()
+        self.asked = json.dumps({"user_agent": config.user_agent})
+        self.verdicts: dict[str, _Verdict] = {}
+        self.parked: dict[str, list[_Page]] = {}
+        self.wake = asyncio.Event()
+
+    async def run(self) -> None:
+        while not isinstance(step := self.frontier.next(self.clock()), Done):
+            if isinstance(step, Ask):
+                self.begin(step.host, step.job)
+                continue
+            self.wake.clear()
+            pause = None if step.until is None else max(0.0, step.until - self.clock())
+            try:
+                await asyncio.wait_for(self.wake.wait(), pause)
+            except TimeoutError:
+                continue
+
+    def begin(self, host: str, job: _Job) -> None:
+        """Uses a turn of a host: for the job, or for the robots.txt that it needs first."""
+        if isinstance(job, _Robots):
+            self.group.create_task(self.ask_robots(host, job))
+            return
+        origin = url.origin(job.target)
+        if origin in self.parked:
+            self.parked[origin].append(job)
+            self.frontier.unused(host)
+            return
+        verdict = self.verdicts.get(origin)
+        if verdict is None or self.clock() - verdict.at > robots.CACHE_S:
+            self.parked[origin] = [job]
+            first = _Robots(origin, robots.location(job.target))
+            self.group.create_task(self.ask_robots(host, first))
+        elif verdict.rules.allows(job.target):
+            self.group.create_task(self.ask_page(host, job))
+        else:
+            self.record(job, verdict.refusal)
+            self.frontier.unused(host)
+
+    async def ask_robots(self, host: str, job: _Robots) -> None:
+        moment = self.now()
+        failed = False
+        try:
+            exchange = await network.ask(self.client, job.target, self.config, any_type=True)
+        except Failure as failure:
+            failed = failure.passing
+            if not (failed and self.retry(host, job)):
+                no_host = failure.outcome in NO_HOST
+                cause = failure.outcome if no_host else PageOutcome.ROBOTS_UNREACHABLE
+                self.settle(host, job, None, b"", cause)
+        else:
+            failed = _passes(exchange.answer.status)
+            if not (failed and self.retry(host, job)):
+                self.archive(job.target, moment, exchange)
+                self.robots_answered(host, job, exchange)
+        self.end(host, failed)
+
+    def robots_answered(self, host: str, job: _Robots, exchange: Exchange) -> None:
+        answer = exchange.answer
+        target = _redirect(job.target, answer)
+        if target is not None and job.hops < robots.MAX_REDIRECTS:
+            if _same_site(job.target, target):
+                hop = replace(job, target=target, hops=job.hops + 1, attempts=0)
+                self.frontier.again(url.host(target), [hop])
+                return
+            self.settle(host, job, None, b"")
+            return
+        try:
+            coding = answer.header("Content-Encoding")
+            body = content.decode(answer.body, coding, MAX_ROBOTS_DECODED_BYTES)
+        except (content.Undecodable, content.TooLarge):
+            self.settle(host, job, None, b"")
+            return
+        self.settle(host, job, answer.status, body)
+
+    def settle(
+        self,
+        host: str,
+        job: _Robots,
+        status: int | None,
+        body: bytes,
+        cause: PageOutcome = PageOutcome.ROBOTS_UNREACHABLE,
+    ) -> None:
+        """An origin's rules are known: those who waited for them go on, before all others."""
+        rules = robots.verdict(status, body, self.token)
+        refusal = cause if rules.unreachable else PageOutcome.ROBOTS_DISALLOWED
+        self.verdicts[job.origin] = _Verdict(rules, refusal, self.clock())
+        owner = url.host(job.origin)
+        if (delay_s := rules.crawl_delay_s()) is not None:
+            self.frontier.slow(owner, min(delay_s, self.config.max_delay_s))
+        self.frontier.again(owner, list(self.parked.pop(job.origin)))
+
+    async def ask_page(self, host: str, job: _Page) -> None:
+        moment, began = self.now(), self.clock()
+        failed = False
+        try:
+            exchange = await network.ask(self.client, job.target, self.config)
+        except Failure as failure:
+            failed = failure.passing
+            if not (failed and self.retry(host, job)):
+                self.record(job, failure.outcome, moment=moment, elapsed_s=self.clock() - began)
+        else:
+            failed = _passes(exchange.answer.status)
+            if not (failed and self.retry(host, job)):
+                self.page_answered(job, exchange, moment, self.clock() - began)
+        self.end(host, failed)
+
+    def page_answered(
+        self, job: _Page, exchange: Exchange, moment: datetime.datetime, elapsed_s: float
+    ) -> None:
+        place = self.archive(job.target, moment, exchange)
+        outcome = _outcome(exchange)
+        final_url = job.target
+        if (target := _redirect(job.target, exchange.answer)) is not None:
+            if not target:
+                outcome = PageOutcome.PROTOCOL_ERROR
+            elif not _same_site(job.target, target):
+                outcome, final_url = PageOutcome.REDIRECTED_OFFSITE, target
+            elif job.hops >= self.config.max_redirects:
+                outcome = PageOutcome.REDIRECT_LOOP
+            else:
+                hop = replace(job, target=target, hops=job.hops + 1, attempts=0)
+                self.frontier.again(url.host(target), [hop])
+                return
+        job = replace(job, target=final_url)
+        self.record(job, outcome, exchange, place, moment=moment, elapsed_s=elapsed_s)
+
+    def retry(self, host: str, job: _Job) -> bool:
+        """Puts a job back, if it has an attempt left."""
+        if job.attempts >= self.config.retries:
+            return False
+        self.frontier.again(host, [replace(job, attempts=job.attempts + 1)])
+        return True
+
+    def archive(self, target: str, moment: datetime.datetime, exchange: Exchange) -> warc.Place:
+        return self.writer.archive(
+            target,
+            moment,
+            exchange.answer,
+            request=exchange.request,
+            truncated=exchange.truncated,
+        )
+
+    def record(
+        self,
+        job: _Page,
+        outcome: PageOutcome,
+        exchange: Exchange | None = None,
+        place: warc.Place | None = None,
+        *,
+        moment: datetime.datetime | None = None,
+        elapsed_s: float | None = None,
+    ) -> None:
+        answer = exchange.answer if exchange else None
+        row = Observation(
+            link_id=job.link["link_id"],
+            url_key=job.link["url_key"],
+            url=job.link["fetch_url"],
+            outcome=outcome,
+            source="live",
+            status=answer.status if answer else None,
+            final_url=job.target,
+            content_type=answer.header("Content-Type") if answer else None,
+            bytes=len(answer.body) if answer else None,
+            digest=warc.digest(answer.body) if answer else None,
+            fetched_at=moment or self.now(),
+            elapsed_s=elapsed_s,
+            asked=self.asked,
+        )
+        self.writer.append(row, place)
+
+    def end(self, host: str, failed: bool) -> None:
+        self.frontier.ended(host, self.clock(), failed=failed)
+        self.wake.set()
+
+
+def _passes(status: int) -> bool:
+    return status == 429 or 500 <= status < 600
+
+
+def _redirect(base: str, answer: warc.Answer) -> str | None:
+    """Where an answer sends to, without a fragment; "" where that cannot be asked for, None where
+    it sends nowhere."""
+    location = answer.header("Location")
+    if answer.status not in (301, 302, 303, 307, 308) or not location:
+        return None
+    try:
+        target = url.fetch_url(urljoin(base, location.strip()))
+    except ValueError:
+        return ""
+    return url.without_fragment(target) if target else ""
+
+
+def _same_site(one: str, other: str) -> bool:
+    domain = url.registrable_domain
+    return bool(other) and domain(url.host(one)) == domain(url.host(other))
+
+
+def _outcome(exchange: Exchange) -> PageOutcome:
+    answer = exchange.answer
+    kind = answer.header("Content-Type")
+    if not 200 <= answer.status < 300:
+        return PageOutcome.HTTP_ERROR
+    if exchange.truncated == "length":
+        return PageOutcome.TOO_LARGE
+    if exchange.truncated:
+        return PageOutcome.NOT_HTML
+    first = content.head(answer.body, answer.header("Content-Encoding"))
+    return PageOutcome.OK if content.is_html(kind, first) else PageOutcome.NOT_HTML

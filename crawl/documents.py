@@ -1,0 +1,154 @@
+"""Extracts the main text of pages, each in a child process that may die over it.
+
+One row a page, in the order of the pages. The result depends on the page alone: not on its
+neighbours, on the size of a batch, or on the process that happened to read it.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pyarrow as pa
+
+from crawl import extractor, warc
+from crawl.config import CrawlConfig
+from crawl.extractor import Reply, Request
+from crawl.schema import DOCUMENTS, DocumentOutcome, PageOutcome
+
+VERSION = 1
+
+BATCH_ROWS = 1024
+BATCH_CHARACTERS = 16 * 1024 * 1024
+WALL_FACTOR = 10
+"""Seconds on the wall for one processor second, before a child that does nothing is ended."""
+
+Row = dict[str, Any]
+
+
+def extract(
+    pages: Iterable[pa.RecordBatch], observations: str, config: CrawlConfig
+) -> Iterator[pa.RecordBatch]:
+    """One document for each page. `observations` is the folder of the ledger.
+
+    Raises ValueError or FileNotFoundError where the ledger lacks a response that a page names.
+    """
+    folder = Path(observations)
+    with Child(config) as child:
+        rows = (
+            _document(page, folder, child, config) for batch in pages for page in batch.to_pylist()
+        )
+        yield from _batches(rows)
+
+
+def _document(page: Row, folder: Path, child: "Child", config: CrawlConfig) -> Row:
+    identity = {"document_id": page["link_id"], "url": page["url"]}
+    if page["outcome"] != PageOutcome.OK:
+        return identity | {"outcome": DocumentOutcome.NO_PAGE}
+    place = warc.Place(page["warc_offset"], page["warc_length"])
+    response = warc.read(folder / page["warc_file"], place)
+    reply = child.ask(
+        Request(
+            body=response.body,
+            url=page["final_url"] or page["url"],
+            content_type=page["content_type"],
+            content_encoding=response.header("Content-Encoding"),
+            max_decoded_bytes=config.max_decoded_bytes,
+            cpu_s=config.extract_cpu_s,
+        )
+    )
+    return identity | msgspec.structs.asdict(reply) | {"extractor": extractor.NAME}
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
+    batch: list[Row] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        characters += len(row.get("text") or "")
+        if len(batch) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            yield pa.RecordBatch.from_pylist(batch, DOCUMENTS)
+            batch, characters = [], 0
+    if batch:
+        yield pa.RecordBatch.from_pylist(batch, DOCUMENTS)
+
+
+class Child:
+    """A process that extracts, started when first asked and again after it died."""
+
+    def __init__(self, config: CrawlConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._megabytes = config.extract_memory_mb
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def ask(self, request: Request) -> Reply:
+        """The child's reply; where it gives none, the outcome says why, and the child is gone."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        deadline = self._clock() + request.cpu_s * WALL_FACTOR
+        try:
+            extractor.send(process.stdin, request)
+            data = extractor.receive(lambda size: self._read(process, size, deadline))
+        except BrokenPipeError:
+            data = None
+        except TimeoutError:
+            self.end()
+            return Reply(DocumentOutcome.TIMEOUT)
+        if data is not None:
+            return msgspec.msgpack.decode(data, type=Reply)
+        timed_out = self.end() == -signal.SIGXCPU
+        return Reply(DocumentOutcome.TIMEOUT if timed_out else DocumentOutcome.CRASH)
+
+    def end(self) -> int | None:
+        """Ends the child; returns its exit status, which is its own where it had died."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.close()
+        # A living child ends with its input. To a dead one, what is left cannot be written.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            return process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        home = str(Path(__file__).parents[1])
+        paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+        return subprocess.Popen(
+            [sys.executable, "-m", "crawl.extractor", str(self._megabytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        data = bytearray()
+        while len(data) < size:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - self._clock()))
+            if not ready:
+                raise TimeoutError
+            chunk = os.read(descriptor, size - len(data))
+            if not chunk:
+                break
+            data += chunk
+        return bytes(data)

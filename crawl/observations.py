@@ -1,0 +1,308 @@
+"""The ledger: what the network or an archive gave, appended once and never invalidated.
+
+A segment is `NAME.warc.gz` and `NAME.parquet`. While it is open it is `NAME.warc.gz.open` and the
+journal `NAME.ndjson.open`, which its writer holds a lock on; a journal line is appended after the
+WARC records that it speaks of. So whatever instant the writer is killed at, the lines whose records
+can be read are the truth, and `recover` makes a segment of them: nothing is lost, nothing doubled.
+A name begins with the range of ids it covers, so that a reader opens only what overlaps its own.
+"""
+
+import datetime
+import fcntl
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Self
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crawl import warc
+from crawl.schema import OBSERVATIONS, PageOutcome
+
+SEGMENT_BYTES = 256 * 1024 * 1024
+SYNC_S = 2.0
+"""Seconds of work that a machine's crash, not a process's, can lose."""
+RANGE_BYTES = 4
+LOWEST, HIGHEST = b"\x00" * 16, b"\xff" * 16
+
+
+class Held(RuntimeError):
+    """Another process writes to the ledger for the same links: there must be one."""
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of OBSERVATIONS."""
+
+    link_id: bytes
+    url_key: str
+    url: str
+    outcome: PageOutcome
+    source: str
+    status: int | None = None
+    final_url: str | None = None
+    content_type: str | None = None
+    bytes: int | None = None
+    digest: str | None = None
+    fetched_at: datetime.datetime
+    elapsed_s: float | None = None
+    warc_file: str | None = None
+    warc_offset: int | None = None
+    warc_length: int | None = None
+    asked: str | None = None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of a journal: a row, and where the WARC file ended when it was written."""
+
+    end: int
+    row: Observation
+
+
+DECODER = msgspec.json.Decoder(Line)
+
+
+class Writer:
+    """Appends to the ledger, segment after segment. Opens none before something is appended."""
+
+    def __init__(
+        self,
+        folder: Path,
+        low: bytes,
+        high: bytes,
+        *,
+        label: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`low` and `high`: the first and last id that may come. `label`: who writes, part of the
+        names. `clock`: seconds, for the intervals between two syncs."""
+        self._folder = folder
+        self._range = f"{low[:RANGE_BYTES].hex()}-{high[:RANGE_BYTES].hex()}-{label}"
+        self._clock = clock
+        self._segment: _Segment | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def archive(
+        self,
+        target: str,
+        moment: datetime.datetime,
+        answer: warc.Answer,
+        *,
+        request: warc.Request | None = None,
+        truncated: str | None = None,
+    ) -> warc.Place:
+        """Writes a response, and the request before it, into the open segment."""
+        date = warc.date_text(moment)
+        file = self._open().warc
+        return warc.write(file, target, date, answer, request=request, truncated=truncated)
+
+    def append(self, row: Observation, place: warc.Place | None = None) -> None:
+        """Writes a row; `place` is where its response was archived in this segment."""
+        segment = self._open()
+        if place:
+            row = msgspec.structs.replace(
+                row,
+                warc_file=f"{segment.name}.warc.gz",
+                warc_offset=place.offset,
+                warc_length=place.length,
+            )
+        segment.append(row, self._clock())
+        if segment.warc.tell() >= SEGMENT_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        """Makes what was appended a whole segment."""
+        if self._segment:
+            self._segment.finish()
+            self._segment = None
+
+    def _open(self) -> "_Segment":
+        if self._segment is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            name = f"{self._range}-{secrets.token_hex(6)}"
+            self._segment = _Segment(self._folder, name, self._clock())
+        return self._segment
+
+
+class _Segment:
+    def __init__(self, folder: Path, name: str, now: float) -> None:
+        self.name = name
+        self._folder = folder
+        # Locked before it has its name: whoever finds it finds it held.
+        hidden = folder / f".{name}.ndjson.tmp"
+        self._journal = hidden.open("xb", buffering=0)
+        fcntl.flock(self._journal, fcntl.LOCK_EX)
+        hidden.rename(_journal(folder, name))
+        self.warc: IO[bytes] = _open_warc(folder, name).open("xb")
+        self._synced_at = now
+
+    def append(self, row: Observation, now: float) -> None:
+        self.warc.flush()
+        self._journal.write(msgspec.json.encode(Line(self.warc.tell(), row)) + b"\n")
+        if now - self._synced_at >= SYNC_S:
+            self._sync()
+            self._synced_at = now
+
+    def finish(self) -> None:
+        self.warc.flush()
+        self._sync()
+        self.warc.close()
+        _finish(self._folder, self.name, verify=False)
+        self._journal.close()
+
+    def _sync(self) -> None:
+        # the WARC file first: no line may outlive its records
+        os.fsync(self.warc.fileno())
+        os.fsync(self._journal.fileno())
+
+
+def recover(
+    folder: Path,
+    low: bytes = LOWEST,
+    high: bytes = HIGHEST,
+    *,
+    label: str | None = None,
+    wait_s: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Makes whole segments of those that a killed writer left open in a range of ids.
+
+    A lock can outlive a kill for a moment, so a held one is waited for, `wait_s` seconds in all;
+    then Held is raised. `label` restricts this to one writer's segments.
+    """
+    deadline = clock() + wait_s
+    for journal in _overlapping(folder, ".ndjson.open", low, high):
+        name = journal.name.removesuffix(".ndjson.open")
+        if label is not None and name.split("-")[2] != label:
+            continue
+        while not _recovered(journal, name):
+            if clock() >= deadline:
+                raise Held(f"{journal}: another process writes here; end it, then go on")
+            sleep(0.05)
+
+
+def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST) -> pa.Table:
+    """All rows of whole segments with an id in the range, both ends included, in no order."""
+    tables = [
+        pq.read_table(
+            path, schema=OBSERVATIONS, filters=[("link_id", ">=", low), ("link_id", "<=", high)]
+        )
+        for path in _overlapping(folder, ".parquet", low, high)
+    ]
+    return pa.concat_tables([OBSERVATIONS.empty_table(), *tables])
+
+
+def select(rows: pa.Table) -> pa.Table:
+    """One row a link, sorted by id: a good one before a failure, an archived one before a live one,
+    then the earliest; the rest of the order only makes it total."""
+    failed = pc.not_equal(rows["outcome"], PageOutcome.OK.value)
+    columns = ["source", "fetched_at", "digest", "final_url", "outcome", "warc_file", "warc_offset"]
+    order = [(column, "ascending") for column in ["link_id", "failed", *columns]]
+    ordered = rows.append_column("failed", failed).sort_by(order).drop_columns(["failed"])
+    if len(ordered) < 2:
+        return ordered
+    ids = ordered["link_id"].combine_chunks()
+    first = pc.not_equal(ids[1:], ids[:-1])
+    return ordered.filter(pa.concat_arrays([pa.array([True]), first]))
+
+
+def _journal(folder: Path, name: str) -> Path:
+    return folder / f"{name}.ndjson.open"
+
+
+def _open_warc(folder: Path, name: str) -> Path:
+    return folder / f"{name}.warc.gz.open"
+
+
+def _overlapping(folder: Path, suffix: str, low: bytes, high: bytes) -> list[Path]:
+    first, last = low[:RANGE_BYTES].hex(), high[:RANGE_BYTES].hex()
+    found = sorted(path for path in folder.glob(f"[0-9a-f]*{suffix}"))
+    return [path for path in found if path.name[:8] <= last and path.name[9:17] >= first]
+
+
+def _recovered(journal: Path, name: str) -> bool:
+    """Whether the segment is whole now; False while its writer lives."""
+    try:
+        file = journal.open("r+b")
+    except FileNotFoundError:
+        return True  # another process was quicker
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if journal.exists():
+            _finish(journal.parent, name, verify=True)
+    return True
+
+
+def _finish(folder: Path, name: str, *, verify: bool) -> None:
+    """Turns an open segment into a whole one. Each step can be repeated: the journal goes last."""
+    journal, opened, whole = _journal(folder, name), _open_warc(folder, name), folder / name
+    done = whole.with_name(f"{name}.warc.gz")
+    source = opened if opened.exists() else done
+    lines = list(_lines(journal))
+    if verify:
+        # what follows a record that a power cut left unwritten was not written for certain either
+        lines = list(itertools.takewhile(lambda line: _is_whole(source, line), lines))
+    if lines and source == opened:
+        os.truncate(opened, lines[-1].end)
+        opened.rename(done)
+    if lines:
+        _write_parquet(whole.with_name(f"{name}.parquet"), [line.row for line in lines])
+    else:
+        opened.unlink(missing_ok=True)
+    _sync_folder(folder)
+    journal.unlink()
+
+
+def _lines(journal: Path) -> Iterator[Line]:
+    """The whole lines of a journal, up to the first that is torn."""
+    for line in journal.read_bytes().split(b"\n")[:-1]:
+        try:
+            yield DECODER.decode(line)
+        except msgspec.DecodeError:
+            return
+
+
+def _is_whole(source: Path, line: Line) -> bool:
+    if not source.exists() or line.end > source.stat().st_size:
+        return False
+    row = line.row
+    if row.warc_offset is None or row.warc_length is None:
+        return True
+    try:
+        answer = warc.read(source, warc.Place(row.warc_offset, row.warc_length))
+    except ValueError:
+        return False
+    return warc.digest(answer.body) == row.digest
+
+
+def _write_parquet(path: Path, rows: Iterable[Observation]) -> None:
+    plain = sorted((msgspec.structs.asdict(row) for row in rows), key=lambda row: row["link_id"])
+    hidden = path.with_name(f".{path.name}.tmp")
+    with hidden.open("wb") as file:
+        table = pa.Table.from_pylist(plain, OBSERVATIONS)
+        pq.write_table(table, file, compression="zstd", row_group_size=16384)
+        file.flush()
+        os.fsync(file.fileno())
+    hidden.rename(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,220 @@
+"""Web archives (WARC/1.1, ISO 28500): writes what was answered, reads one record or all of a file.
+
+Each record is its own gzip member, so that any can be read alone. A body is kept as it came over
+the wire but for its Transfer-Encoding, which FastWARC would otherwise count into the digests: the
+header is dropped, Content-Length rewritten, and both originals kept as `X-Crawler-*`.
+"""
+
+import base64
+import datetime
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fastwarc.warc import ArchiveIterator
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+from crawl import streams
+from crawl.schema import BadInput
+
+Headers = tuple[tuple[str, str], ...]
+RECORD_HEADER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response: the body has its Transfer-Encoding undone, its Content-Encoding not."""
+
+    status: int
+    reason: str
+    headers: Headers
+    body: bytes
+    protocol: str = "HTTP/1.1"
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header; None where there is none."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request as it was sent."""
+
+    line: str
+    headers: Headers
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands in its file: the bytes of its gzip member."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a foreign archive; `answer` only where it is a whole, readable response."""
+
+    kind: str
+    target: str
+    date: str
+    truncated: bool = False
+    answer: Answer | None = None
+
+
+def digest(body: bytes) -> str:
+    """The digest of a payload as WARC names it: SHA-1, base 32."""
+    return "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode()
+
+
+def write(
+    file: IO[bytes],
+    target: str,
+    date: str,
+    answer: Answer,
+    *,
+    request: Request | None = None,
+    truncated: str | None = None,
+) -> Place:
+    """Appends a response, after its request where there is one; returns the response's place.
+
+    `date` is the WARC-Date, the moment the request began. `truncated` is the reason (`length`,
+    `time`, `unspecified`) where the body is not all that was sent.
+    """
+    writer = WARCWriter(file, gzip=True, warc_version="1.1")
+    headers = {"WARC-Date": date} | ({"WARC-Truncated": truncated} if truncated else {})
+    status = f"{answer.status} {answer.reason}".strip()
+    response = writer.create_warc_record(
+        target,
+        "response",
+        payload=io.BytesIO(answer.body),
+        http_headers=StatusAndHeaders(status, _kept(answer), protocol=answer.protocol),
+        warc_headers_dict=headers,
+    )
+    if request:
+        identity = response.rec_headers.get_header("WARC-Record-ID")
+        writer.write_record(
+            writer.create_warc_record(
+                target,
+                "request",
+                payload=io.BytesIO(),
+                http_headers=StatusAndHeaders(
+                    request.line, list(request.headers), is_http_request=True
+                ),
+                warc_headers_dict={"WARC-Date": date, "WARC-Concurrent-To": identity},
+            )
+        )
+    offset = file.tell()
+    writer.write_record(response)
+    return Place(offset, file.tell() - offset)
+
+
+def read(path: Path, place: Place) -> Answer:
+    """The response at a place. Raises ValueError where none stands there: the file was altered."""
+    with path.open("rb") as file:
+        file.seek(place.offset)
+        member = file.read(place.length)
+    try:
+        record = next(iter(ArchiveIterator(io.BytesIO(member), parse_http=True)), None)
+        if record is not None and record.http_headers is not None:
+            return _answer(record, record.reader.read())
+    except (OSError, zlib.error) as error:
+        raise ValueError(f"{path}: no readable record at {place.offset}: {error}") from error
+    raise ValueError(f"{path}: no response at {place.offset}")
+
+
+def records(path: str, max_bytes: int) -> Iterator[Record]:
+    """All records of an archive, gz, zst (one stream or many) or plain, from any crawler.
+
+    What follows damage cannot be read: it ends the file with one record of kind `unreadable`. A
+    response that is longer than `max_bytes`, or is not HTTP, has no answer. Raises BadInput where
+    the file cannot be opened or holds no record at all.
+    """
+    empty = True
+    zst = path.lower().endswith((".zst", ".zstd"))
+    with streams.open_decoded(path) if zst else streams.open_plain(path) as stream:
+        try:
+            source: Any = _Forward(stream) if zst else stream
+            for found in ArchiveIterator(source, parse_http=False, fsspec_args=False):
+                empty = False
+                yield _record(found, max_bytes)
+        except (EOFError, *streams.DAMAGE) as error:
+            if empty:
+                raise BadInput(f"{path}: is no WARC file that can be read: {error}") from error
+            yield Record("unreadable", "", "")
+    if empty:
+        raise BadInput(f"{path}: holds no WARC record")
+
+
+class _Forward:
+    """A stream read forwards: FastWARC panics where one has `seek` or `tell` and cannot."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(size)
+        self._position += len(chunk)
+        return chunk
+
+    def tell(self) -> int:
+        return self._position
+
+
+def date_text(moment: datetime.datetime) -> str:
+    """A moment as WARC-Date writes it, in UTC, to the millisecond."""
+    utc = moment.astimezone(datetime.UTC)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _kept(answer: Answer) -> list[tuple[str, str]]:
+    length = str(len(answer.body))
+    kept: list[tuple[str, str]] = []
+    for name, value in answer.headers:
+        lower = name.lower()
+        if lower == "transfer-encoding" or (lower == "content-length" and value != length):
+            name = f"X-Crawler-{name}"
+        if lower != "content-length" or value != length:
+            kept.append((name, value))
+    return [*kept, ("Content-Length", length)]
+
+
+def _record(found: Any, max_bytes: int) -> Record:
+    kind = (found.headers.get("WARC-Type") or "").lower()
+    target = (found.headers.get("WARC-Target-URI") or "").strip("<>")
+    date = found.headers.get("WARC-Date") or ""
+    if kind != "response" or not found.is_http:
+        return Record(kind, target, date)
+    if found.content_length > max_bytes + RECORD_HEADER_BYTES:
+        return Record(kind, target, date, truncated=True)
+    block = found.reader.read()
+    truncated = len(block) < found.content_length or "WARC-Truncated" in found.headers
+    try:
+        found.set_bytes_content(block)
+        found.parse_http(auto_decode="transfer", quirks_mode=True)
+        answer = _answer(found, found.reader.read())
+    except (OSError, ValueError):
+        return Record(kind, target, date)
+    return Record(kind, target, date, truncated, answer)
+
+
+def _answer(record: Any, body: bytes) -> Answer:
+    headers = record.http_headers
+    if headers is None or headers.status_code is None:
+        raise ValueError("not an HTTP response")
+    line = str(headers.status_line).split(" ", 2)
+    pairs = tuple((str(name), str(value)) for name, value in headers if name)
+    return Answer(
+        status=int(headers.status_code),
+        reason=line[2] if len(line) > 2 else "",
+        headers=pairs,
+        body=bytes(body),
+        protocol=line[0] if line[0].startswith("HTTP/") else "HTTP/1.1",
+    )

@@ -1,0 +1,138 @@
+"""Archives are replayed into the ledger: by key, once, whatever the order."""
+
+import gzip
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from crawl import archives, links, observations, pages, submissions, warc
+from crawl.config import CrawlConfig
+from crawl.schema import BadInput
+from tests import web
+
+CONFIG = CrawlConfig(live=False)
+
+
+def archive(path: Path, *captures: tuple[str, str, int, bytes]) -> str:
+    with path.open("wb") as file:
+        for target, date, status, body in captures:
+            headers = (("Content-Type", "text/html"),)
+            request = warc.Request("GET / HTTP/1.1", ())
+            answer = warc.Answer(status, "OK", headers, body)
+            warc.write(file, target, date, answer, request=request)
+    return str(path)
+
+
+def replay(folder: Path, path: str, *addresses: str) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    archives.replay(path, [web.links_to(*addresses)], str(folder), CONFIG, counts)
+    return counts
+
+
+A16, A17 = "2016-01-01T00:00:00Z", "2017-01-01T00:00:00Z"
+
+
+def test_captures_are_found_by_key_and_copied(tmp_path: Path) -> None:
+    path = archive(
+        tmp_path / "x.warc.gz",
+        ("https://www.a.com/x/?utm_source=q", A16, 200, b"<p>archived"),
+        ("http://a.com/gone", A16, 404, b"no"),
+        ("http://a.com/other", A16, 200, b"<p>nobody asked"),
+        ("http://a.com/pdf", A16, 200, b"%PDF-1.4"),
+        ("http://a.com/when", "yesterday", 200, b"<p>x"),
+    )
+    asked = [f"http://a.com/{name}" for name in ("x", "gone", "pdf", "when")]
+    counts = replay(tmp_path / "ledger", path, *asked)
+    assert counts == {"not_response": 5, "copied": 2, "not_200": 1, "no_link": 1, "unreadable": 1}
+    (batch,) = pages.fetch([web.links_to(*asked)], str(tmp_path / "ledger"), CONFIG)
+    found = {row["url"]: row for row in batch.to_pylist()}
+    row = found["http://a.com/x"]
+    assert (row["outcome"], row["source"], row["status"]) == ("ok", "archive", 200)
+    assert row["final_url"] == "https://www.a.com/x/?utm_source=q"
+    assert row["fetched_at"].isoformat() == "2016-01-01T00:00:00+00:00"
+    place = warc.Place(row["warc_offset"], row["warc_length"])
+    assert warc.read(tmp_path / "ledger" / row["warc_file"], place).body == b"<p>archived"
+    (copied,) = [
+        record.date
+        for record in warc.records(str(tmp_path / "ledger" / row["warc_file"]), 10**6)
+        if record.target.startswith("https")
+    ]
+    assert copied == "2016-01-01T00:00:00.000Z"
+    assert found["http://a.com/pdf"]["outcome"] == "not_html"
+    assert found["http://a.com/gone"]["outcome"] == "not_archived"
+
+
+def test_again_doubles_nothing(tmp_path: Path) -> None:
+    path = archive(tmp_path / "x.warc.gz", ("http://a.com/", A16, 200, b"<p>x"))
+    assert replay(tmp_path / "ledger", path, "http://a.com/")["copied"] == 1
+    counts = replay(tmp_path / "ledger", path, "http://a.com/")
+    assert counts == {"not_response": 1, "already": 1}
+    assert len(observations.read(tmp_path / "ledger")) == 1
+    # a link that came later is still found
+    assert replay(tmp_path / "ledger", path, "http://b.com/")["no_link"] == 1
+
+
+def test_the_order_of_archives_does_not_matter(tmp_path: Path) -> None:
+    one = archive(tmp_path / "1.warc.gz", ("http://a.com/", A17, 200, b"<p>late"))
+    two = archive(tmp_path / "2.warc.gz", ("http://a.com", A16, 200, b"<p>early"))
+    digests = []
+    for name, order in (("x", (one, two)), ("y", (two, one))):
+        for path in order:
+            replay(tmp_path / name, path, "http://a.com/")
+        (batch,) = pages.fetch([web.links_to("http://a.com/")], str(tmp_path / name), CONFIG)
+        digests.append(batch.column("digest").to_pylist())
+    assert digests == [[warc.digest(b"<p>early")]] * 2
+
+
+def test_links_that_are_not_kept_are_not_looked_for(tmp_path: Path) -> None:
+    path = archive(tmp_path / "x.warc.gz", ("http://a.com/", A16, 200, b"<p>x"))
+    counts: Counter[str] = Counter()
+    batch = web.links_to("http://a.com/", outcome="media")
+    archives.replay(path, [batch], str(tmp_path / "ledger"), CONFIG, counts)
+    assert counts["no_link"] == 1
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_zstd_archives_of_one_stream_or_many(tmp_path: Path, frames: int) -> None:
+    plain = tmp_path / "x.warc.gz"
+    bodies = [b"<p>" + random.Random(n).randbytes(30_000) for n in range(30)]
+    archive(plain, *((f"http://a.com/{n}", A16, 200, body) for n, body in enumerate(bodies)))
+    data = gzip.decompress(plain.read_bytes())
+    size = -(-len(data) // frames)
+    packer = zstandard.ZstdCompressor()
+    path = tmp_path / "x.warc.zst"
+    path.write_bytes(
+        b"".join(packer.compress(data[n * size : (n + 1) * size]) for n in range(frames))
+    )
+    assert replay(tmp_path / "ledger", str(path), "http://a.com/1")["copied"] == 1
+    path.write_bytes(path.read_bytes()[:-5])
+    damaged = replay(tmp_path / "other", str(path), "http://a.com/1")
+    assert damaged["unreadable"] == 1
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.warc").write_bytes(b"<html>no archive")
+    for name in ("none.warc.gz", "x.warc"):
+        with pytest.raises(BadInput, match=name):
+            replay(tmp_path / "ledger", str(tmp_path / name), "http://a.com/")
+
+
+def test_the_real_pages(data: Path, tmp_path: Path) -> None:
+    config = CrawlConfig(live=False, min_karma=1, over_18=True)
+    posts = submissions.read(str(data / "reddit" / "RS_wcxb_made.zst"), config, Counter())
+    kept = list(links.merge(posts, config))
+    counts: Counter[str] = Counter()
+    path = str(data / "web" / "wcxb-dev.warc.zst")
+    archives.replay(path, kept, str(tmp_path), config, counts)
+    # two of the 966 are discussions on Reddit, which are never followed
+    assert counts == {"copied": 964, "no_link": 2}
+    found = [row for batch in pages.fetch(kept, str(tmp_path), config) for row in batch.to_pylist()]
+    outcomes = Counter(row["outcome"] for row in found)
+    assert outcomes["ok"] == 964
+    links_kept = sum(batch.column("outcome").to_pylist().count("kept") for batch in kept)
+    assert len(found) == links_kept == outcomes.total()
+    (first,) = [row for row in found if row is found[0]]
+    assert first["fetched_at"].year == 2026

@@ -1,0 +1,101 @@
+"""What a recipe may say under [crawl], and how it is told what it may not."""
+
+import datetime
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+import pytest
+
+from crawl.config import CrawlConfig
+from crawl.schema import OUTCOMES
+
+AGENT = "webtext/1.0 (+https://example.org/bot)"
+
+
+class Tree(msgspec.Struct):
+    crawl: CrawlConfig
+
+
+def load(**keys: object) -> CrawlConfig:
+    return msgspec.convert({"crawl": keys}, Tree, strict=False).crawl
+
+
+def test_defaults_are_the_design_s() -> None:
+    config = CrawlConfig()
+    assert (config.min_karma, config.karma_rule, config.shards) == (3, "sum", 512)
+    assert (config.live, config.sample, config.min_delay_s) == (True, 1.0, 1.0)
+    assert (config.max_pages_per_host, config.until) == (20000, None)
+
+
+def test_a_recipe_s_keys_are_read() -> None:
+    config = load(
+        submissions=["a.zst"],
+        until="2017-12-31",
+        user_agent=AGENT,
+        resolve={"*.web.test": "127.0.0.1:8080", "https://x.test": "[::1]:1"},
+    )
+    assert config.until == datetime.date(2017, 12, 31)
+    assert config.product_token() == "webtext"
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"timeout": 5}, "timeout"),
+        ({"min_karma": "many"}, "min_karma"),
+        ({"min_karma": -1}, "min_karma"),
+        ({"karma_rule": "median"}, "karma_rule"),
+        ({"sample": 0}, "sample"),
+        ({"sample": 1.5}, "sample"),
+        ({"until": "2017-13-31"}, "until"),
+        ({"shards": 0}, "shards"),
+        ({"user_agent": "webtext/1.0"}, "user_agent"),
+        ({"user_agent": "Mozilla/5.0 (+https://example.org)"}, "user_agent"),
+        ({"user_agent": "webtext\n(+https://example.org)"}, "user_agent"),
+        ({"user_agent": "1.0 (+https://example.org)"}, "user_agent"),
+        ({"submissions": ["a.zst"]}, "user_agent"),
+        ({"resolve": {"*.web.test": "localhost"}}, "resolve"),
+        ({"resolve": {"*.web.test": "127.0.0.1:99999"}}, "resolve"),
+        ({"resolve": {"ftp://x": "127.0.0.1:1"}}, "resolve"),
+        ({"refused_domains": ["Wikipedia"]}, "refused_domains"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(keys: dict[str, object], named: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as raised:
+        load(**keys)
+    message = str(raised.value)
+    assert named in message and "$.crawl" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("agent", [AGENT, "webtext (me@example.org)", "w-t/2 (mailto:a@b.org)"])
+def test_a_user_agent_with_a_contact_is_taken(agent: str) -> None:
+    assert load(user_agent=agent).user_agent == agent
+
+
+def test_without_live_nobody_need_be_named() -> None:
+    assert load(submissions=["a.zst"], live=False).user_agent == ""
+
+
+def test_marks_name_datasets_and_the_rest_is_unmarked() -> None:
+    marks = {}
+    for name, kind in get_type_hints(CrawlConfig, include_extras=True).items():
+        for meta in get_args(kind)[1:] if get_origin(kind) is Annotated else ():
+            extra: dict[str, Any] | None = meta.extra
+            if extra:
+                marks[name] = extra["changes"]
+    assert {dataset for changes in marks.values() for dataset in changes} <= set(OUTCOMES)
+    assert set(marks) == {
+        "min_karma", "karma_rule", "until", "over_18", "sample", "refused_domains", "live",
+        "max_pages_per_host", "max_decoded_bytes",
+    }  # fmt: skip
+
+
+def test_every_field_says_what_it_means() -> None:
+    import ast
+    import inspect
+
+    (tree,) = ast.parse(inspect.getsource(CrawlConfig)).body
+    assert isinstance(tree, ast.ClassDef)
+    for field, after in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)

@@ -1,0 +1,128 @@
+"""Bodies: codings undone within bounds, charsets found, kinds told."""
+
+import gzip
+import zlib
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawl import content
+
+LIMIT = 100_000
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+PACK = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": raw_deflate,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+    "identity": bytes,
+}
+
+
+@pytest.mark.parametrize("coding", PACK)
+@given(st.binary(max_size=2000))
+def test_what_was_coded_comes_back(coding: str, body: bytes) -> None:
+    assert content.decode(PACK[coding](body), coding, LIMIT) == body
+
+
+def test_codings_are_undone_in_reverse_order() -> None:
+    body = gzip.compress(brotli.compress(b"text"))
+    assert content.decode(body, "br, gzip", LIMIT) == b"text"
+    assert content.decode(b"text", None, LIMIT) == b"text"
+
+
+@pytest.mark.parametrize("coding", [coding for coding in PACK if coding != "identity"])
+def test_a_bomb_is_stopped_and_its_head_is_still_known(coding: str) -> None:
+    bomb = PACK[coding](b"<html>" + b"\x00" * 10_000_000)
+    with pytest.raises(content.TooLarge):
+        content.decode(bomb, coding, LIMIT)
+    assert content.head(bomb, coding).startswith(b"<html>")
+    assert len(content.head(bomb, coding)) == content.HEAD_BYTES
+
+
+def test_exactly_the_limit_passes() -> None:
+    assert len(content.decode(gzip.compress(b"x" * LIMIT), "gzip", LIMIT)) == LIMIT
+    with pytest.raises(content.TooLarge):
+        content.decode(b"x" * (LIMIT + 1), "", LIMIT)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "rot13"])
+def test_what_is_not_what_it_says_is_undecodable(coding: str) -> None:
+    with pytest.raises(content.Undecodable):
+        content.decode(b"\xff\xfe\xfdneither", coding, LIMIT)
+    assert content.head(b"\xff\xfe\xfdneither", coding) == b""
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_what_was_decoded_already_is_taken_as_it_is(coding: str) -> None:
+    assert content.decode(b"<html><p>x", coding, LIMIT) == b"<html><p>x"
+
+
+def test_a_body_that_breaks_off_gives_what_it_holds() -> None:
+    body = gzip.compress(b"many words " * 5000, 1)
+    assert content.decode(body[:-20], "gzip", LIMIT).startswith(b"many words many")
+
+
+def test_members_and_padding() -> None:
+    body = gzip.compress(b"one ") + gzip.compress(b"two") + b"\x00\x00"
+    assert content.decode(body, "gzip", LIMIT) == b"one two"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "text"),
+    [
+        ("\ufeffé".encode(), "text/html; charset=latin-1", "é"),
+        ("\ufeffé".encode("utf-16-le"), None, "é"),
+        ("é".encode("latin-1"), "text/html; charset=ISO-8859-1", "é"),
+        (b"\x93x\x94", "text/html; charset=iso-8859-1", "“x”"),
+        ("é".encode(), 'text/html; charset="UTF-8"', "é"),
+        ('<meta charset="windows-1251">я'.encode("cp1251"), "text/html", None),
+        ("<meta charset=utf-16>é".encode(), "text/html", "<meta charset=utf-16>é"),
+        ("日本".encode("shift_jis"), "text/html; charset=Shift_JIS", "日本"),
+        ("é".encode(), "text/html; charset=nonsense", "é"),
+        ("é".encode(), "text/html; charset=punycode", "é"),
+        ("é".encode(), None, "é"),
+        (b"a\xffb", "text/html; charset=utf-8", "a\ufffdb"),
+        (b"", None, ""),
+    ],
+)
+def test_charsets(body: bytes, content_type: str | None, text: str | None) -> None:
+    found = content.text(body, content_type)
+    assert found == text if text is not None else found.endswith("я")
+
+
+@given(st.binary(max_size=500), st.one_of(st.none(), st.text(max_size=30)))
+def test_any_bytes_become_text(body: bytes, kind: str | None) -> None:
+    content.text(body, f"text/html; charset={kind}" if kind else None).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "html"),
+    [
+        ("text/html", b"just text", True),
+        ("TEXT/HTML; charset=x", b"", True),
+        ("application/xhtml+xml", b"<html", True),
+        ("text/html", b"%PDF-1.4", False),
+        ("text/html", b"\x89PNG", False),
+        (None, b"  <!DOCTYPE html>", True),
+        (None, b"plain", False),
+        ("text/plain", b"<body>", True),
+        ("text/plain", b"words", False),
+        ("image/png", b"<html>", False),
+        ("application/json", b"{}", False),
+    ],
+)
+def test_kinds(kind: str | None, first: bytes, html: bool) -> None:
+    assert content.is_html(kind, first) is html
+    assert not html or content.may_be_html(kind)

@@ -1,0 +1,208 @@
+"""The crawl against a loopback web: polite, and ready for every kind of server."""
+
+import itertools
+import shutil
+import ssl
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests import web
+
+from .conftest import Settings, crawl
+
+PAGE = "<html><body><p>Some text.</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "status"),
+    [
+        (web.gzipped(PAGE), "ok", 200),
+        (web.chunked(PAGE), "ok", 200),
+        (web.response(200, PAGE.encode(), {"Content-Type": "text/plain"}), "ok", 200),
+        (web.response(200, b"just words", {"Content-Type": "text/plain"}), "not_html", 200),
+        (web.response(200, b"%PDF-1.5", {"Content-Type": "application/pdf"}), "not_html", 200),
+        (web.response(200, b"%PDF-1.5"), "not_html", 200),
+        (web.response(200, b"<html>" + b"x" * 5000), "too_large", 200),
+        (web.response(404, b"no"), "http_error", 404),
+        (web.response(410), "http_error", 410),
+        (web.response(500, b"oh"), "http_error", 500),
+        (web.response(304), "http_error", 304),
+        (web.redirect("mailto:x@web.test"), "protocol_error", 302),
+        (web.redirect("http://evil.other.test/"), "redirected_offsite", 302),
+        (web.redirect("http://127.0.0.1/"), "redirected_offsite", 302),
+        (web.redirect("/x"), "redirect_loop", 302),
+        (b"hello, this is no HTTP\r\n\r\n", "protocol_error", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", "protocol_error", None),
+        (web.slam, "protocol_error", None),
+        (web.endless, "too_large", 200),
+        (web.hang, "timeout", None),
+    ],
+)
+def test_every_kind_of_answer_is_an_outcome(
+    site: web.Site,
+    settings: Settings,
+    tmp_path: Path,
+    answer: bytes | web.Handler,
+    outcome: str,
+    status: int | None,
+) -> None:
+    site.route("a.web.test", "/x", answer)
+    config = settings(max_bytes=4096, timeout_s=0.5, retries=0)
+    row = crawl(config, tmp_path, "http://a.web.test/x")["http://a.web.test/x"]
+    assert (row["outcome"], row["status"]) == (outcome, status)
+    if status:
+        assert row["warc_file"]
+
+
+def test_hosts_that_cannot_be_reached(site: web.Site, settings: Settings, tmp_path: Path) -> None:
+    resolve = site.resolve | {"dead.web.test": "127.0.0.1:1"}
+    found = crawl(
+        settings(resolve=resolve, retries=0),
+        tmp_path,
+        "http://dead.web.test/",
+        "https://plain.web.test/",
+        "http://localhost.localdomain:1/",
+    )
+    assert {row["url"]: row["outcome"] for row in found.values()} == {
+        "http://dead.web.test/": "unreachable",
+        "https://plain.web.test/": "tls_error",
+        "http://localhost.localdomain:1/": "private_address",
+    }
+
+
+def test_a_certificate_is_verified_against_the_authorities_of_the_recipe(
+    settings: Settings, tmp_path: Path
+) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is needed to make a certificate")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=web.test", "-addext", "subjectAltName=DNS:*.web.test",
+         "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    with web.serve(context) as site:
+        site.page("a.web.test", "/", PAGE)
+        resolve = {"https://*.web.test": f"127.0.0.1:{site.port}"}
+        trusting = settings(resolve=resolve, ca_file=str(tmp_path / "ca.pem"))
+        found = crawl(trusting, tmp_path / "trusting", "https://a.web.test/")
+        assert found["https://a.web.test/"]["outcome"] == "ok"
+        found = crawl(settings(resolve=resolve), tmp_path / "wary", "https://a.web.test/")
+        assert found["https://a.web.test/"]["outcome"] == "tls_error"
+
+
+def test_a_name_that_stands_for_a_private_address_is_refused(
+    site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lie(self: object, host: str, port: int = 0, family: object = None) -> list[Any]:
+        return [
+            {"hostname": host, "host": "127.0.0.1", "port": site.port, "family": 2,
+             "proto": 0, "flags": 0}
+        ]  # fmt: skip
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", lie)
+    site.page("rebound.example", "/", PAGE)
+    row = crawl(settings(), tmp_path, "http://rebound.example/")["http://rebound.example/"]
+    assert row["outcome"] == "private_address"
+    assert site.log == []
+
+
+def test_redirects_are_followed_within_the_domain_and_each_hop_obeys_robots(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    site.route("a.web.test", "/1", web.redirect("http://b.a.web.test/2?q=a b", 301))
+    site.route("b.a.web.test", "/2?q=a%20b", web.redirect("/3#x"))
+    site.page("b.a.web.test", "/3", PAGE)
+    site.route("a.web.test", "/into", web.redirect("http://c.a.web.test/no"))
+    site.robots("c.a.web.test", "User-agent: *\nDisallow: /no")
+    site.page("c.a.web.test", "/no", PAGE)
+    found = crawl(settings(), tmp_path, "http://a.web.test/1", "http://a.web.test/into")
+    assert found["http://a.web.test/1"]["outcome"] == "ok"
+    assert found["http://a.web.test/1"]["final_url"] == "http://b.a.web.test/3"
+    assert found["http://a.web.test/into"]["outcome"] == "robots_disallowed"
+    assert found["http://a.web.test/into"]["final_url"] == "http://c.a.web.test/no"
+    assert site.paths("c.a.web.test") == ["/robots.txt"]
+
+
+def test_a_redirect_that_leaves_is_told_and_not_followed(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    site.route("a.web.test", "/", web.redirect("http://x.other.test/y"))
+    row = crawl(settings(), tmp_path, "http://a.web.test/")["http://a.web.test/"]
+    assert (row["outcome"], row["final_url"]) == ("redirected_offsite", "http://x.other.test/y")
+    assert site.paths("x.other.test") == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (web.response(200, b"User-agent: *\nDisallow: /"), "robots_disallowed"),
+        (web.response(200, b"User-agent: webtext\nDisallow: /x"), "robots_disallowed"),
+        (web.response(200, b"User-agent: other\nDisallow: /"), "ok"),
+        (web.response(404, b"User-agent: *\nDisallow: /"), "ok"),
+        (web.response(403), "ok"),
+        (web.response(500, b"User-agent: *\nAllow: /"), "robots_unreachable"),
+        (web.response(429), "robots_unreachable"),
+        (web.hang, "robots_unreachable"),
+        (b"garbage\r\n\r\n", "robots_unreachable"),
+        (web.redirect("/moved.txt"), "robots_disallowed"),
+        (web.redirect("/robots.txt"), "ok"),
+        (web.redirect("http://x.other.test/robots.txt"), "robots_unreachable"),
+        (web.gzipped("User-agent: *\nDisallow: /"), "robots_disallowed"),
+    ],
+)
+def test_robots_are_asked_first_and_obeyed(
+    site: web.Site, settings: Settings, tmp_path: Path, answer: bytes | web.Handler, outcome: str
+) -> None:
+    site.route("a.web.test", "/robots.txt", answer)
+    site.route("a.web.test", "/moved.txt", web.response(200, b"User-agent: *\nDisallow: /x"))
+    site.page("a.web.test", "/x", PAGE)
+    row = crawl(settings(retries=0, timeout_s=0.5), tmp_path, "http://a.web.test/x")
+    assert row["http://a.web.test/x"]["outcome"] == outcome
+    assert site.paths("a.web.test")[0] == "/robots.txt"
+    assert ("/x" in site.paths("a.web.test")) is (outcome == "ok")
+
+
+def test_no_two_requests_to_a_host_come_closer_than_its_delay(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    site.robots("slow.web.test", "User-agent: *\nCrawl-delay: 0.12")
+    addresses = [f"http://{host}.web.test/{n}" for host in ("slow", "fast") for n in range(4)]
+    site.route("fast.web.test", "/1", web.redirect("/0"))
+    found = crawl(settings(min_delay_s=0.06), tmp_path, *addresses)
+    assert len(found) == 8
+    for host, delay_s, requests in (("slow", 0.12, 5), ("fast", 0.06, 6)):
+        at = [hit.at for hit in site.log if hit.host == f"{host}.web.test"]
+        assert len(at) == requests
+        # the server's clock reads when a request is in; some of the way is slower than some other
+        pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
+        assert sum(pauses[1:]) >= (len(pauses) - 1) * delay_s - 0.02
+
+
+def test_what_may_pass_is_asked_again_and_what_will_not_is_not(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    answers = iter([web.response(503), web.response(200, PAGE.encode())])
+
+    async def recovers(writer: Any) -> None:
+        writer.write(next(answers))
+        await writer.drain()
+
+    site.route("a.web.test", "/recovers", recovers)
+    site.route("a.web.test", "/broken", web.response(500))
+    found = crawl(
+        settings(retries=2),
+        tmp_path,
+        *(f"http://a.web.test/{name}" for name in ("recovers", "broken", "gone")),
+    )
+    assert {row["outcome"] for row in found.values()} == {"ok", "http_error"}
+    assert Counter(site.paths("a.web.test")) == {
+        "/robots.txt": 1, "/recovers": 2, "/broken": 3, "/gone": 1
+    }  # fmt: skip

@@ -1,0 +1,215 @@
+"""Pages become documents, one each, whatever the bytes do to the process that reads them."""
+
+import datetime
+import gzip
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from crawl import documents, observations, pages, warc
+from crawl.config import CrawlConfig
+from crawl.extractor import Request
+from crawl.observations import Observation
+from crawl.schema import DOCUMENTS, DocumentOutcome, PageOutcome
+from tests import web
+
+CONFIG = CrawlConfig(live=False, max_decoded_bytes=200_000)
+MOMENT = datetime.datetime(2016, 5, 4, tzinfo=datetime.UTC)
+SENTENCE = "The quick brown fox jumps over the lazy dog, as it has done for many years. "
+
+
+def article(title: str = "A title", text: str = SENTENCE * 8) -> bytes:
+    return (
+        f"<html><head><title>{title}</title>"
+        '<meta property="article:published_time" content="2015-03-02T10:00:00Z"></head>'
+        f"<body><nav>Home About</nav><article><h1>{title}</h1><p>{text}</p></article>"
+        "<footer>Imprint</footer></body></html>"
+    ).encode()
+
+
+class Shelf:
+    """A ledger with pages of a test's making."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.addresses: list[str] = []
+
+    def put(self, path: str, body: bytes, *headers: tuple[str, str], outcome: str = "ok") -> None:
+        address = f"http://a.com/{path}"
+        self.addresses.append(address)
+        (link,) = web.links_to(address).to_pylist()
+        low, high = observations.LOWEST, observations.HIGHEST
+        with observations.Writer(self.folder, low, high, label="test") as writer:
+            answer = warc.Answer(200, "OK", headers, body)
+            place = writer.archive(address, MOMENT, answer)
+            row = Observation(
+                link_id=link["link_id"],
+                url_key=link["url_key"],
+                url=address,
+                outcome=PageOutcome(outcome),
+                source="archive",
+                status=200,
+                final_url=address,
+                content_type=answer.header("Content-Type"),
+                fetched_at=MOMENT,
+            )
+            writer.append(row, place)
+
+    def pages(self) -> list[pa.RecordBatch]:
+        links = web.links_to(*self.addresses)
+        return list(pages.fetch([links], str(self.folder), CONFIG))
+
+    def documents(self, batches: list[pa.RecordBatch] | None = None) -> dict[str, dict[str, Any]]:
+        made = list(documents.extract(batches or self.pages(), str(self.folder), CONFIG))
+        assert all(batch.schema == DOCUMENTS for batch in made)
+        return {row["url"][13:]: row for batch in made for row in batch.to_pylist()}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "ledger")
+
+
+def test_text_and_what_is_known_of_it(shelf: Shelf) -> None:
+    shelf.put("x", article())
+    row = shelf.documents()["x"]
+    assert row["outcome"] == "ok"
+    assert SENTENCE.strip() in row["text"] and "Imprint" not in row["text"]
+    assert (row["title"], row["date"], row["extractor"]) == (
+        "A title", "2015-03-02", "trafilatura-fast"
+    )  # fmt: skip
+
+
+def test_every_page_is_one_document_with_its_outcome(shelf: Shelf) -> None:
+    kind = ("Content-Type", "text/html; charset=latin-1")
+    shelf.put("gzip", gzip.compress(article()), ("Content-Encoding", "gzip"))
+    shelf.put("latin", article(text="caf\u00e9 " * 80).decode().encode("latin-1"), kind)
+    shelf.put("empty", b"<html><body></body></html>")
+    shelf.put("nothing", b"")
+    shelf.put("bomb", gzip.compress(b"x" * 10_000_000), ("Content-Encoding", "gzip"))
+    shelf.put("garbage", b"\xff\x00\x01", ("Content-Encoding", "br"))
+    shelf.put("gone", b"", outcome="http_error")
+    shelf.put("null", article(text="\x00" + SENTENCE * 5 + "&#xD800;"))
+    found = shelf.documents()
+    assert {name: row["outcome"] for name, row in found.items()} == {
+        "gzip": "ok",
+        "latin": "ok",
+        "empty": "empty",
+        "nothing": "empty",
+        "bomb": "too_large",
+        "garbage": "undecodable",
+        "gone": "no_page",
+        "null": "ok",
+    }
+    assert "caf\u00e9" in found["latin"]["text"]
+    assert all((row["text"] is None) == (row["outcome"] != "ok") for row in found.values())
+
+
+def test_neither_order_nor_batches_nor_repetition_change_a_text(shelf: Shelf) -> None:
+    for n in range(6):
+        shelf.put(str(n), article(f"Title {n}", SENTENCE * (4 + n % 2)))
+    (batch,) = shelf.pages()
+    expected = shelf.documents([batch])
+    order = pa.array([3, 1, 5, 0, 2, 4])
+    assert shelf.documents([batch.take(order)]) == expected
+    assert shelf.documents([batch.slice(n, 1) for n in range(6)]) == expected
+    again = documents.extract([batch] * 3, str(shelf.folder), CONFIG)
+    texts = Counter(text for made in again for text in made.column("text").to_pylist())
+    assert all(count % 3 == 0 for count in texts.values())
+
+
+def test_rows_come_in_the_order_of_the_pages_and_in_bounded_batches(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "BATCH_ROWS", 2)
+    for n in range(5):
+        shelf.put(str(n), b"", outcome="http_error")
+    (batch,) = shelf.pages()
+    made = list(documents.extract([batch], str(shelf.folder), CONFIG))
+    assert [len(one) for one in made] == [2, 2, 1]
+    ids = [one for batch_ in made for one in batch_.column("document_id").to_pylist()]
+    assert ids == batch.column("link_id").to_pylist()
+
+
+def test_a_page_whose_response_is_lost_is_our_failure(shelf: Shelf) -> None:
+    shelf.put("x", article())
+    found = shelf.pages()
+    (path,) = shelf.folder.glob("*.warc.gz")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"warc\.gz"):
+        list(documents.extract(found, str(shelf.folder), CONFIG))
+
+
+def request(body: bytes = b"", cpu_s: int = 20) -> Request:
+    return Request(body, "http://a.com/", "text/html", None, 10**6, cpu_s)
+
+
+OBEDIENT = """
+import os, signal, sys, time
+from crawl import extractor
+
+def obey(request):
+    match request.body:
+        case b"spin":
+            while True:
+                pass
+        case b"sleep":
+            time.sleep(60)
+        case b"segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case b"raise":
+            raise RecursionError
+        case b"memory":
+            bytearray(2**34)
+        case b"print":
+            print("noise" * 10000, flush=True)
+    return answer(request)
+
+answer, extractor.answer = extractor.answer, obey
+extractor.main(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[documents.Child]:
+    """A child that does what the page says, instead of reading it."""
+    script = tmp_path / "obedient.py"
+    script.write_text(OBEDIENT)
+    start = subprocess.Popen
+
+    def obedient(arguments: list[str], **keys: Any) -> subprocess.Popen[bytes]:
+        return start([arguments[0], str(script), arguments[3]], **keys)
+
+    monkeypatch.setattr(subprocess, "Popen", obedient)
+    with documents.Child(CONFIG) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("deed", "outcome"),
+    [
+        (b"segfault", DocumentOutcome.CRASH),
+        (b"raise", DocumentOutcome.CRASH),
+        (b"memory", DocumentOutcome.CRASH),
+        (b"spin", DocumentOutcome.TIMEOUT),
+        (b"print", DocumentOutcome.EMPTY),
+    ],
+)
+def test_a_child_that_is_lost_costs_one_document(
+    child: documents.Child, deed: bytes, outcome: DocumentOutcome
+) -> None:
+    assert child.ask(request(deed, cpu_s=1)).outcome == outcome
+    assert child.ask(request(article())).outcome == DocumentOutcome.OK
+
+
+def test_a_child_that_does_nothing_is_ended(
+    child: documents.Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "WALL_FACTOR", 1)
+    assert child.ask(request(b"sleep", cpu_s=1)).outcome == DocumentOutcome.TIMEOUT
+    assert child.ask(request(b"")).outcome == DocumentOutcome.EMPTY

@@ -1,0 +1,152 @@
+"""Submissions become links: karma, merging, and what is never followed."""
+
+import datetime
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawl import links, submissions, url
+from crawl.config import CrawlConfig
+from crawl.schema import LINKS, OUTCOMES, SUBMISSIONS
+
+DAY = datetime.date(2015, 1, 1)
+
+
+def submission(
+    address: str,
+    post_id: str,
+    score: int | None = 5,
+    day: datetime.date | None = DAY,
+    subreddit: str | None = "a",
+) -> dict[str, Any]:
+    return submissions._link(address) | {
+        "post_id": post_id, "score": score, "day": day, "subreddit": subreddit
+    }  # fmt: skip
+
+
+def merge(rows: list[dict[str, Any]], size: int = 1000, **keys: Any) -> list[dict[str, Any]]:
+    batches = [
+        pa.RecordBatch.from_pylist(rows[start : start + size], SUBMISSIONS)
+        for start in range(0, len(rows), size)
+    ]
+    merged = list(links.merge(batches, CrawlConfig(**keys)))
+    assert all(batch.schema == LINKS for batch in merged)
+    return [row for batch in merged for row in batch.to_pylist()]
+
+
+def test_spellings_merge_into_one_link() -> None:
+    (link,) = merge(
+        [
+            submission("http://www.a.com/x/", "3", 2, DAY, "b"),
+            submission("https://a.com/x?utm_source=q", "1", 4, DAY.replace(year=2014), "a"),
+            submission("http://a.com/x#frag", "2", 4, DAY.replace(year=2013), None),
+        ]
+    )
+    assert link["url_key"] == "http://a.com/x"
+    assert link["fetch_url"] == "http://a.com/x#frag"  # the best score, then the earliest
+    assert link["karma"] == 10
+    assert link["submissions"] == ["1", "2", "3"] and link["subreddits"] == ["a", "b"]
+    assert link["first_seen"] == DAY.replace(year=2013)
+    assert link["outcome"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("rule", "karma", "outcome"), [("sum", 4, "kept"), ("any", 2, "below_karma")]
+)
+def test_karma_rules(rule: str, karma: int, outcome: str) -> None:
+    rows = [submission("http://a.com/", post_id, 2) for post_id in ("1", "2")]
+    (link,) = merge(rows, karma_rule=rule)
+    assert (link["karma"], link["outcome"]) == (karma, outcome)
+
+
+def test_a_post_that_stands_in_two_dumps_counts_once() -> None:
+    rows = [submission("http://a.com/", "1", 2), submission("http://a.com/", "1", 2)]
+    (link,) = merge(rows)
+    assert (link["karma"], link["submissions"], link["outcome"]) == (2, ["1"], "below_karma")
+
+
+def test_a_listed_url_counts_as_the_karma_that_is_asked_for() -> None:
+    rows = [submission("http://a.com/", "list-1", None, None, None)]
+    (link,) = merge(rows, min_karma=9)
+    assert (link["karma"], link["outcome"], link["first_seen"]) == (9, "kept", None)
+
+
+@pytest.mark.parametrize(
+    ("address", "outcome"),
+    [
+        ("http://a.com/x.html", "kept"),
+        ("http://a.com/x.PDF?page=2", "file_type"),
+        ("http://a.com/pic.jpeg", "file_type"),
+        ("http://a.com/?file=x.jpg", "kept"),
+        ("http://a.jpg/", "kept"),
+        ("http://i.imgur.com/abc", "media"),
+        ("http://notimgur.com/abc", "kept"),
+        ("https://old.reddit.com/r/x", "reddit"),
+        ("http://redd.it/x", "reddit"),
+        ("http://en.wikipedia.org/wiki/X", "refused_domain"),
+        ("http://user:pw@a.com/", "credentials"),
+        ("http://192.0.2.1/", "private_host"),
+        ("http://8.8.8.8/", "private_host"),
+        ("http://[::1]/", "private_host"),
+        ("http://intranet/", "private_host"),
+        ("http://printer.local/", "private_host"),
+        ("http://a.com/" + "x" * 2048, "over_long"),
+    ],
+)
+def test_refusals(address: str, outcome: str) -> None:
+    (link,) = merge([submission(address, "1")], refused_domains=("wikipedia.org",))
+    assert link["outcome"] == outcome
+    assert outcome in OUTCOMES["links"]
+
+
+def test_below_karma_comes_before_every_refusal() -> None:
+    (link,) = merge([submission("http://imgur.com/x", "1", 1)])
+    assert link["outcome"] == "below_karma"
+
+
+def test_nothing_makes_nothing() -> None:
+    assert merge([]) == []
+
+
+ROWS = st.lists(
+    st.builds(
+        submission,
+        st.sampled_from(["http://a.com/", "http://www.a.com", "https://b.org/1", "http://c.de/#x"]),
+        st.sampled_from(["1", "2", "3", "4"]),
+        st.one_of(st.none(), st.integers(0, 4)),
+        st.one_of(st.none(), st.sampled_from([DAY, DAY.replace(year=2012)])),
+        st.one_of(st.none(), st.sampled_from("xy")),
+    ),
+    max_size=12,
+)
+
+
+@given(ROWS, st.randoms(use_true_random=False), st.integers(1, 5), st.sampled_from(["sum", "max"]))
+def test_order_and_batches_change_nothing(
+    rows: list[dict[str, Any]], random: Any, size: int, rule: str
+) -> None:
+    expected = merge(rows, karma_rule=rule)
+    shuffled = [*rows, *rows]
+    random.shuffle(shuffled)
+    assert merge(shuffled, size, karma_rule=rule) == expected
+    ids = [link["link_id"] for link in expected]
+    assert ids == sorted(set(ids)) == sorted({row["link_id"] for row in rows})
+
+
+@pytest.mark.parametrize(
+    ("name", "posts", "keys"), [("RS_v2_2005-06.xz", 83, 83), ("RS_v2_2005-07.xz", 757, 754)]
+)
+def test_genuine_dumps(data: Path, name: str, posts: int, keys: int) -> None:
+    config = CrawlConfig(karma_rule="any", min_karma=3)
+    read = list(submissions.read(str(data / "reddit" / name), config, Counter()))
+    good = {row["post_id"] for batch in read for row in batch.to_pylist() if row["score"] >= 3}
+    found = [row for batch in links.merge(read, config) for row in batch.to_pylist()]
+    above = [row for row in found if row["outcome"] != "below_karma"]
+    assert len(good) == posts and len(above) == keys
+    assert good <= {post_id for row in above for post_id in row["submissions"]}
+    assert all(url.link_id(row["url_key"]) == row["link_id"] for row in found)

@@ -1,0 +1,67 @@
+"""Where a request may go, and how hosts are pinned."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from crawl import network, url
+from crawl.config import CrawlConfig
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:8.8.8.8", True),
+        ("2002:7f00:1::", False),
+        ("ff02::1", False),
+    ],
+)
+def test_only_addresses_of_the_public_internet_are_public(address: str, public: bool) -> None:
+    assert network.is_public(address) is public
+
+
+def test_pins_are_matched_by_scheme_and_by_the_longest_name() -> None:
+    pins = network.pinned(
+        CrawlConfig(
+            resolve={
+                "*.web.test": "127.0.0.1:1",
+                "https://*.web.test": "127.0.0.1:2",
+                "*.b.web.test": "127.0.0.1:3",
+                "a.web.test": "[::1]:4",
+            }
+        )
+    )
+
+    def where(host: str, port: int) -> int | None:
+        return next((pin.address_port for pin in pins if pin.fits(host, port)), None)
+
+    assert where("x.web.test", 80) == 1
+    assert where("x.web.test", 443) == 2
+    assert where("x.b.web.test", 80) == 3
+    assert where("a.web.test", 80) == 4
+    assert where("web.test", 80) is None
+    assert where("evilweb.test", 80) is None
+
+
+@given(st.text().map("http://a.com/".__add__))
+def test_every_fetch_url_can_be_asked_as_it_is(text: str) -> None:
+    asked = url.without_fragment(url.fetch_url(text) or "http://a.com/")
+    # but for a question mark with nothing behind it, which asks for nothing
+    assert str(URL(asked, encoded=True)) == asked.removesuffix("?")

@@ -1,0 +1,163 @@
+"""Pages: one row a kept link, nothing asked twice, whatever instant it is stopped at."""
+
+import datetime
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from crawl import observations, pages, warc
+from crawl.schema import VOLATILE, BadInput
+from tests import web
+
+from .conftest import Settings, crawl, rows
+
+PAGE = "<html><body><p>Some text.</p></body></html>"
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_page_comes_with_its_response(site: web.Site, settings: Settings, tmp_path: Path) -> None:
+    site.page("a.web.test", "/x?y=1", PAGE)
+    row = crawl(settings(), tmp_path, "http://a.web.test/x?y=1#part")[
+        "http://a.web.test/x?y=1#part"
+    ]
+    assert (row["outcome"], row["source"], row["status"]) == ("ok", "live", 200)
+    assert row["final_url"] == "http://a.web.test/x?y=1"
+    assert row["content_type"] == web.HTML
+    assert row["bytes"] == len(PAGE) and row["digest"] == warc.digest(PAGE.encode())
+    place = warc.Place(row["warc_offset"], row["warc_length"])
+    assert warc.read(tmp_path / row["warc_file"], place).body == PAGE.encode()
+    asked = site.log[-1].headers
+    assert asked["user-agent"] == "webtext/1.0 (+https://example.org/bot)"
+    assert "cookie" not in asked
+
+
+def test_nothing_observed_is_asked_again(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    site.page("a.web.test", "/1", PAGE)
+    first = crawl(settings(), tmp_path, "http://a.web.test/1", "http://a.web.test/404")
+    asked = len(site.log)
+    assert crawl(settings(), tmp_path, "http://a.web.test/1", "http://a.web.test/404") == first
+    assert len(site.log) == asked
+    site.page("a.web.test", "/2", PAGE)
+    more = crawl(settings(), tmp_path, "http://a.web.test/1", "http://a.web.test/2")
+    assert site.paths("a.web.test")[asked:] == ["/robots.txt", "/2"]
+    assert more["http://a.web.test/1"] == first["http://a.web.test/1"]
+
+
+def test_only_kept_links_have_rows_and_an_empty_range_is_well(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    refused = web.links_to("http://a.web.test/1", outcome="media")
+    assert rows(settings(), tmp_path, [refused]) == {}
+    assert rows(settings(), tmp_path, []) == {}
+    assert site.log == []
+
+
+def test_without_live_nothing_is_asked(site: web.Site, settings: Settings, tmp_path: Path) -> None:
+    found = crawl(settings(live=False), tmp_path, "http://a.web.test/1")
+    assert found["http://a.web.test/1"]["outcome"] == "not_archived"
+    assert site.log == []
+
+
+def test_a_host_is_asked_for_no_more_than_its_budget(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    addresses = [f"http://a.web.test/{n}" for n in range(5)]
+    found = crawl(settings(max_pages_per_host=2), tmp_path, *addresses)
+    order = sorted(found.values(), key=lambda row: row["link_id"])
+    assert [row["outcome"] for row in order] == ["http_error"] * 2 + ["over_host_budget"] * 3
+    assert len(site.paths("a.web.test")) == 3
+    # a choice of today, not an observation: a larger budget asks for the rest
+    more = crawl(settings(max_pages_per_host=4), tmp_path, *addresses)
+    assert Counter(row["outcome"] for row in more.values()) == {
+        "http_error": 4, "over_host_budget": 1
+    }  # fmt: skip
+
+
+def test_rows_do_not_depend_on_order_or_on_how_much_is_asked_at_once(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    addresses = [f"http://h{n % 3}.web.test/{n}" for n in range(9)]
+    for n, address in enumerate(addresses):
+        site.page(f"h{n % 3}.web.test", f"/{n}", f"<p>{address}") if n % 2 else None
+    one = crawl(settings(connections=1), tmp_path / "one", *addresses)
+    many = crawl(settings(connections=9), tmp_path / "many", *reversed(addresses))
+    for row in [*one.values(), *many.values()]:
+        for column in VOLATILE["pages"]:
+            del row[column]
+    assert one == many
+
+
+def test_settings_with_which_nobody_should_be_asked_are_refused(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"^crawl\.user_agent: [^\n]*$"):
+        crawl(settings(user_agent=""), tmp_path, "http://a.web.test/")
+    with pytest.raises(BadInput, match=r"^crawl\.ca_file: [^\n]*$"):
+        crawl(settings(ca_file=str(tmp_path / "none.pem")), tmp_path, "http://a.web.test/")
+    assert site.log == []
+
+
+def test_dates_and_durations_come_from_the_clocks_handed_in(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    moment = datetime.datetime(2001, 2, 3, tzinfo=datetime.UTC)
+    batch = web.links_to("http://a.web.test/")
+    (found,) = pages.fetch([batch], str(tmp_path), settings(), now=lambda: moment)
+    assert found.column("fetched_at").to_pylist() == [moment]
+
+
+CRAWLER = """
+import sys, msgspec
+from crawl import pages
+from crawl.config import CrawlConfig
+from tests import web
+config = msgspec.json.decode(sys.argv[1], type=CrawlConfig)
+list(pages.fetch([web.links_to(*sys.argv[3:])], sys.argv[2], config))
+"""
+
+
+KILL, INTERRUPT = signal.SIGKILL, signal.SIGINT
+
+
+@pytest.mark.parametrize(("by", "asked"), [(KILL, 3), (KILL, 9), (KILL, 16), (INTERRUPT, 9)])
+def test_a_stopped_crawl_goes_on_where_it_was(
+    site: web.Site, settings: Settings, tmp_path: Path, by: signal.Signals, asked: int
+) -> None:
+    addresses = [f"http://h{n % 2}.web.test/{n}" for n in range(16)]
+    for n in range(16):
+        site.page(f"h{n % 2}.web.test", f"/{n}", f"<p>page {n}")
+    config = settings(min_delay_s=0.02)
+    arguments = [msgspec.json.encode(config).decode(), str(tmp_path), *addresses]
+    child = subprocess.Popen(
+        [sys.executable, "-c", CRAWLER, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    while len(site.log) < asked:
+        time.sleep(0.001)
+    child.send_signal(by)
+    child.wait()
+    durable = set(observations.read(tmp_path)["final_url"].to_pylist()) | {
+        row.final_url
+        for journal in tmp_path.glob("*.ndjson.open")
+        for row in (line.row for line in observations._lines(journal))
+    }
+    assert by == KILL or (durable and not list(tmp_path.glob("*.open")))
+    before = len(site.log)
+    found = crawl(config, tmp_path, *addresses)
+    assert Counter(row["outcome"] for row in found.values()) == {"ok": 16}
+    again = {f"http://{hit.host}{hit.path}" for hit in site.log[before:]}
+    assert not durable & again
+    ledger = observations.read(tmp_path)
+    assert len(ledger) == 16
+    for row in found.values():
+        place = warc.Place(row["warc_offset"], row["warc_length"])
+        response = warc.read(tmp_path / row["warc_file"], place)
+        assert warc.digest(response.body) == row["digest"]
+    assert not list(tmp_path.glob("*.open"))

@@ -1,0 +1,165 @@
+"""What is written can be read by others; what others wrote can be read."""
+
+import gzip
+import io
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fastwarc.warc import ArchiveIterator
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawl import warc
+from crawl.schema import BadInput
+
+DATE = "2016-05-04T03:02:01.123Z"
+REQUEST = warc.Request("GET /x HTTP/1.1", (("Host", "a.com"), ("User-Agent", "webtext/1")))
+
+
+def answer(body: bytes = b"<p>text", *headers: tuple[str, str]) -> warc.Answer:
+    return warc.Answer(200, "OK", (("Content-Type", "text/html"), *headers), body)
+
+
+def write(path: Path, *answers: warc.Answer) -> list[warc.Place]:
+    with path.open("wb") as file:
+        return [
+            warc.write(file, f"http://a.com/{n}", DATE, one, request=REQUEST)
+            for n, one in enumerate(answers)
+        ]
+
+
+def test_any_record_is_read_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc.gz"
+    answers = [answer(b"%d" % n * 1000, ("X-N", str(n))) for n in range(5)]
+    for one, place in zip(answers, write(path, *answers), strict=True):
+        found = warc.read(path, place)
+        assert (found.status, found.reason, found.body) == (200, "OK", one.body)
+        assert found.header("x-n") == one.header("X-N")
+        member = path.read_bytes()[place.offset : place.offset + place.length]
+        assert gzip.decompress(member).startswith(b"WARC/1.1\r\n")
+
+
+def test_headers_of_the_transfer_are_kept_aside(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc.gz"
+    body = gzip.compress(b"<p>text")
+    (place,) = write(
+        path,
+        answer(
+            body,
+            ("Transfer-Encoding", "chunked"),
+            ("content-length", "999"),
+            ("Content-Encoding", "gzip"),
+            ("Set-Cookie", "a=1"),
+            ("Set-Cookie", "b=2"),
+        ),
+    )
+    found = warc.read(path, place)
+    assert found.body == body
+    assert found.header("Transfer-Encoding") is None
+    assert found.header("X-Crawler-Transfer-Encoding") == "chunked"
+    assert found.header("Content-Length") == str(len(body))
+    assert found.header("X-Crawler-content-length") == "999"
+    assert found.header("Content-Encoding") == "gzip"
+    assert [value for name, value in found.headers if name == "Set-Cookie"] == ["a=1", "b=2"]
+
+
+def test_others_find_the_digests_right(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc.gz"
+    write(
+        path,
+        answer(),
+        answer(b""),
+        answer(b"\x00\xff" * 500, ("X-Name", "caf\u00e9"), ("Transfer-Encoding", "chunked")),
+    )
+    check = [sys.executable, "-m", "warcio.cli", "check", str(path)]
+    assert subprocess.run(check, capture_output=True).returncode == 0
+    with path.open("rb") as file:
+        verified = [
+            (record.verify_block_digest(), record.headers["WARC-Type"])
+            for record in ArchiveIterator(file, parse_http=False)
+        ]
+    assert verified == [(True, "request"), (True, "response")] * 3
+    with path.open("rb") as file:
+        for record in ArchiveIterator(file, parse_http=True):
+            assert record.verify_payload_digest()
+
+
+@given(
+    st.binary(max_size=300),
+    st.lists(st.tuples(st.from_regex(r"[A-Za-z-]{1,9}", fullmatch=True), st.text(max_size=20))),
+)
+def test_any_body_and_headers_come_back(body: bytes, headers: list[tuple[str, str]]) -> None:
+    file = io.BytesIO()
+    clean = [(name, "".join(value.splitlines())) for name, value in headers]
+    warc.write(file, "http://a.com/", DATE, answer(body, *clean))
+    record = next(iter(ArchiveIterator(io.BytesIO(file.getvalue()), parse_http=True)))
+    assert warc._answer(record, record.reader.read()).body == body
+
+
+@pytest.mark.parametrize("shift", [1, 7, 10_000])
+def test_an_altered_file_is_an_error_that_names_it(tmp_path: Path, shift: int) -> None:
+    path = tmp_path / "x.warc.gz"
+    place = write(path, answer(), answer())[1]
+    with pytest.raises(ValueError, match=r"x\.warc\.gz"):
+        warc.read(path, warc.Place(place.offset + shift, place.length))
+
+
+def test_records_of_our_own_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc.gz"
+    write(path, answer())
+    request, response = warc.records(str(path), 10_000)
+    assert request.kind == "request" and request.answer is None
+    assert (response.kind, response.target, response.date) == ("response", "http://a.com/0", DATE)
+    assert response.answer is not None and response.answer.body == b"<p>text"
+    (_, long) = warc.records(str(path), -warc.RECORD_HEADER_BYTES)
+    assert long.answer is None and long.truncated
+
+
+@pytest.mark.parametrize("content", [b"not a warc file", b"\x1f\x8b\x08\x00"])
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.warc"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"x\.warc: ") as raised:
+        list(warc.records(str(path), 1000))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "bodies"),
+    [
+        ("example.warc.gz", {"warcinfo": 2, "response": 1, "request": 2, "revisit": 1}, [606]),
+        ("example.warc", {"warcinfo": 2, "response": 1, "request": 2, "revisit": 1}, [606]),
+        ("example-trunc.warc", {"warcinfo": 2, "response": 1, "unreadable": 1}, [604]),
+        ("example-iana.org-chunked.warc", {"warcinfo": 1, "response": 1, "request": 1}, [7223]),
+        ("example-wrong-chunks.warc.gz", {"response": 1, "request": 1}, [1270]),
+        ("example-resource.warc.gz", {"warcinfo": 2, "resource": 1}, []),
+        ("clipped.warc.gz", {"response": 1}, [74970]),
+    ],
+)
+def test_odd_and_broken_archives(
+    data: Path, name: str, kinds: dict[str, int], bodies: list[int]
+) -> None:
+    found = list(warc.records(str(data / "warc" / name), 10**7))
+    assert Counter(record.kind for record in found) == kinds
+    assert [len(record.answer.body) for record in found if record.answer] == bodies
+
+
+def test_no_archive_at_hand_is_a_crash(data: Path) -> None:
+    for path in sorted((data / "warc").iterdir()):
+        for record in warc.records(str(path), 10**7):
+            assert record.answer is None or record.answer.status > 0
+
+
+def test_a_clipped_record_is_known_as_such(data: Path) -> None:
+    (record,) = warc.records(str(data / "warc" / "clipped.warc.gz"), 10**7)
+    assert record.truncated
+
+
+def test_headers_that_end_in_a_bare_line_feed(data: Path) -> None:
+    found = list(warc.records(str(data / "warc" / "clueweb-quirk.warc.gz"), 10**7))
+    answers = [record.answer for record in found if record.answer]
+    assert len(answers) == 29
+    assert answers[0].reason == "OK" and answers[0].body.startswith(b"<html>")
