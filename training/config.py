@@ -1,0 +1,213 @@
+"""TrainingConfig: the branch `[training]` of the settings tree.
+
+Rule: a field marked `changes training` is part of what is trained, and its value is in the run's
+fingerprint. Every other field says where, how often or how widely the same training is run; it
+may move the last bits of a loss, never its course.
+"""
+
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+_CHANGES = {"changes": ["training"]}
+
+Preset = Literal["gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+
+
+class BadInput(ValueError):
+    """The user's settings or files are at fault; one line that names the key or the file."""
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A GPT-2's sizes."""
+
+    layers: Annotated[int, Meta(ge=1, extra=_CHANGES)]
+    """Transformer blocks."""
+
+    heads: Annotated[int, Meta(ge=1, extra=_CHANGES)]
+    """Attention heads a block; must divide `width`."""
+
+    width: Annotated[int, Meta(ge=1, extra=_CHANGES)]
+    """Numbers that stand for one token between two blocks; time grows with its square."""
+
+    context: Annotated[int, Meta(ge=1, extra=_CHANGES)] = 1024
+    """Tokens the model sees at once; attention's time grows with its square."""
+
+    vocabulary: Annotated[int, Meta(ge=2, le=65536, extra=_CHANGES)] = 50257
+    """Distinct token ids; a smaller one than the tokenizer's is refused when a larger id is met."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} do not divide width {self.width}")
+
+
+# Radford et al. 2019, table 2, with the parameter counts of the published checkpoints
+# (124,439,808; 354,823,168; 774,030,080; 1,557,611,200), which differ from the paper's text.
+PRESETS: dict[Preset, ModelConfig] = {
+    "gpt2-small": ModelConfig(layers=12, heads=12, width=768),
+    "gpt2-medium": ModelConfig(layers=24, heads=16, width=1024),
+    "gpt2-large": ModelConfig(layers=36, heads=20, width=1280),
+    "gpt2-xl": ModelConfig(layers=48, heads=25, width=1600),
+}
+
+# What `micro_batch = 0` stands for: at most this many tokens in one forward pass. Logits are the
+# largest tensor there: 16,384 x 50,257 numbers are 3.3 GB in fp32.
+_AUTO_MICRO_TOKENS = 16_384
+
+
+CPU_RANK_ENVIRONMENT = {
+    "DS_ACCELERATOR": "cpu",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+"""What a rank without a GPU should find in its environment when it starts. One thread a rank makes
+sums the same everywhere; the rest lets glibc keep the logits' memory instead of giving it back to
+the system after each pass: 130 small steps on two ranks took 112 s of CPU without, 85 s with.
+"""
+
+
+class SampleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `generate` draws the next token."""
+
+    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.8
+    """Logits are divided by it: below 1 bolder, above 1 wilder; 0 takes the likeliest token."""
+
+    top_k: Annotated[int, Meta(ge=0)] = 50
+    """Only the k likeliest tokens may be drawn; 0 allows all."""
+
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    """Only the smallest set of tokens whose probability reaches this share may be drawn."""
+
+    max_new_tokens: Annotated[int, Meta(ge=1)] = 100
+    """Tokens after the prompt, at most; an end-of-text ends the sample earlier."""
+
+
+class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which GPT-2 is trained, on how much, how fast, and where it is saved."""
+
+    model: Annotated[Preset | ModelConfig, Meta(extra=_CHANGES)] = "gpt2-small"
+    """A published size, or a table of sizes: layers, heads, width, context, vocabulary."""
+
+    zero_stage: Annotated[int, Meta(ge=0, le=3)] = 1
+    """What DeepSpeed shards over the ranks: 0 nothing, 1 Adam's moments, 2 also gradients, 3 also
+    weights. More saves memory and costs communication; the losses stay the same."""
+
+    batch_tokens: Annotated[int, Meta(ge=1, extra=_CHANGES)] = 524_288
+    """Tokens of one optimizer step over all ranks; a multiple of the model's context."""
+
+    micro_batch: Annotated[int, Meta(ge=0)] = 0
+    """Windows a rank passes through the model at once; the rest of its share is accumulated.
+    Memory grows with it. 0 chooses: the largest that divides the share and is 16,384 tokens."""
+
+    steps: Annotated[int, Meta(ge=1, extra=_CHANGES)] = 19_073
+    """Optimizer steps of the whole run; the learning rate falls until the last."""
+
+    learning_rate: Annotated[float, Meta(gt=0.0, extra=_CHANGES)] = 6e-4
+    """Highest learning rate, reached after the warm-up (GPT-3, table 2.1: 6e-4 for 124 M)."""
+
+    warmup_steps: Annotated[int, Meta(ge=0, extra=_CHANGES)] = 715
+    """Steps over which the learning rate rises from 0 in a straight line."""
+
+    final_learning_rate_share: Annotated[float, Meta(ge=0.0, le=1.0, extra=_CHANGES)] = 0.1
+    """Share of `learning_rate` that is left at the last step."""
+
+    weight_decay: Annotated[float, Meta(ge=0.0, extra=_CHANGES)] = 0.1
+    """AdamW's decoupled decay of matrices and embeddings; biases and norms have none."""
+
+    beta1: Annotated[float, Meta(ge=0.0, lt=1.0, extra=_CHANGES)] = 0.9
+    """Adam's memory of the gradient."""
+
+    beta2: Annotated[float, Meta(ge=0.0, lt=1.0, extra=_CHANGES)] = 0.95
+    """Adam's memory of the gradient's square."""
+
+    clip: Annotated[float, Meta(ge=0.0, extra=_CHANGES)] = 1.0
+    """A longer gradient is cut to this norm; 0 never cuts."""
+
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1, extra=_CHANGES)] = 1
+    """Of the first weights and of the order of windows."""
+
+    precision: Annotated[Literal["fp32", "bf16"], Meta(extra=_CHANGES)] = "bf16"
+    """Of the matrix products. bf16 keeps weights and optimizer in fp32 and is faster on a GPU."""
+
+    ranks: Annotated[int, Meta(ge=0)] = 0
+    """Processes that train together; 0 is one per GPU, or one on a machine that has none."""
+
+    checkpoint_every: Annotated[int, Meta(ge=1)] = 1000
+    """Steps between two checkpoints; a crash loses at most that much. The last step saves too."""
+
+    keep_checkpoints: Annotated[int, Meta(ge=1)] = 3
+    """Newest checkpoints kept; each takes about 20 bytes a parameter on disk."""
+
+    evaluate_every: Annotated[int, Meta(ge=0)] = 250
+    """Steps between two looks at the validation split; 0 never looks."""
+
+    evaluate_windows: Annotated[int, Meta(ge=1)] = 64
+    """Validation windows such a look reads, always the first; more is slower and less noisy."""
+
+    stop_after: Annotated[int, Meta(ge=1)] | None = None
+    """Halt with a checkpoint after this step; schedule and fingerprint stay those of `steps`."""
+
+    sample: SampleConfig = SampleConfig()
+    """How `generate` draws the next token."""
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens % self.sizes().context:
+            raise ValueError(
+                f"batch_tokens {self.batch_tokens} is not a multiple of the model's context "
+                f"{self.sizes().context}"
+            )
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} exceed steps {self.steps}")
+
+    def sizes(self) -> ModelConfig:
+        """The model's sizes, whichever way `model` gives them."""
+        return self.model if isinstance(self.model, ModelConfig) else PRESETS[self.model]
+
+    def batch_windows(self) -> int:
+        """Windows of one optimizer step over all ranks."""
+        return self.batch_tokens // self.sizes().context
+
+    def world(self, gpus: int) -> int:
+        """Processes to start on machines that have `gpus` GPUs in all."""
+        return self.ranks or max(1, gpus)
+
+    def last_step(self) -> int:
+        """The step after which this run halts."""
+        return min(self.steps, self.stop_after or self.steps)
+
+    def rank_windows(self, world: int) -> int:
+        """Windows of one step on each of `world` ranks; BadInput where they do not divide."""
+        if self.batch_windows() % world:
+            raise BadInput(
+                f"training.batch_tokens: {self.batch_tokens} are {self.batch_windows()} windows "
+                f"of {self.sizes().context}, which training.ranks {world} does not divide"
+            )
+        return self.batch_windows() // world
+
+    def micro_windows(self, world: int) -> int:
+        """Windows of one forward pass on each of `world` ranks."""
+        share = self.rank_windows(world)
+        if self.micro_batch and share % self.micro_batch:
+            raise BadInput(
+                f"training.micro_batch: {self.micro_batch} does not divide the {share} windows "
+                f"that each of {world} ranks has in a step"
+            )
+        most = max(1, _AUTO_MICRO_TOKENS // self.sizes().context)
+        return self.micro_batch or max(n for n in range(1, min(most, share) + 1) if share % n == 0)
+
+    def trained(self) -> dict[str, Any]:
+        """What is trained: the marked fields, as plain values; a preset counts by its sizes."""
+        hints = get_type_hints(TrainingConfig, include_extras=True)
+        marked = {name: getattr(self, name) for name in hints if _is_marked(hints[name])}
+        plain: dict[str, Any] = msgspec.to_builtins(marked | {"model": self.sizes()})
+        return plain
+
+
+def _is_marked(hint: Any) -> bool:
+    return any(
+        isinstance(meta, Meta) and "training" in (meta.extra or {}).get("changes", ())
+        for meta in getattr(hint, "__metadata__", ())
+    )

@@ -1,0 +1,54 @@
+"""`metrics.jsonl` of a run: one line a step, in the order of steps, each step once.
+
+A line has step, loss, lr, grad_norm, tokens (of the run so far), tokens_per_s and seconds (of the
+step), and validation_loss where the step looked at the validation split.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+_NAME = "metrics.jsonl"
+
+
+class Writer:
+    """Appends lines; each is on its way to the disk when `write` returns."""
+
+    def __init__(self, folder: Path, after_step: int) -> None:
+        """Go on after `after_step`: lines of later steps are of a course that was given up."""
+        folder.mkdir(parents=True, exist_ok=True)
+        _cut(folder / _NAME, after_step)
+        self._file = (folder / _NAME).open("ab", buffering=0)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, line: dict[str, float]) -> None:
+        """Append one step's numbers."""
+        self._file.write(msgspec.json.encode(line) + b"\n")
+
+
+def read(folder: Path | str) -> list[dict[str, Any]]:
+    """A run's lines; none where it has not begun. A last line cut short by a crash is left out."""
+    path = Path(folder) / _NAME
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [msgspec.json.decode(line) for line in whole.splitlines()]
+
+
+def _cut(path: Path, after_step: int) -> None:
+    kept = [line for line in read(path.parent) if line["step"] <= after_step]
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in kept))
+    unfinished.replace(path)

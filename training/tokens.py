@@ -1,0 +1,212 @@
+"""The dataset `tokens`: kept documents as GPT-2 ids in flat uint16 files, and how to read them.
+
+On disk a split is one stream: its files in the order of their names, each a run of whole
+documents, every document ended by END_OF_TEXT, two bytes an id, little-endian, no header.
+Invariant: documents of a shard stand in the order of a keyed hash of their ids, so that the pages
+of one host do not follow each other.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from training import tokenizer
+from training.config import BadInput
+from training.schema import INDEX, SPLITS, TOKENS
+
+VERSION = 1
+"""Raise it when the same documents give other rows."""
+
+_ORDER_KEY = b"webtext/tokens/1"
+_ID = np.dtype("<u2")
+_ROWS_PER_BATCH = 4096
+_TOKENS_PER_BATCH = 2**24
+_PROBE_BYTES = 65_536
+
+
+def encode(
+    documents: Iterable[pa.RecordBatch], corpus: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """One shard's kept documents as TOKENS rows, in the order of a keyed hash of their ids.
+
+    `documents` has document_id and text, `corpus` has document_id, verdict and split. All ids of
+    the shard are held in memory (two bytes each). ValueError where the two do not fit together.
+    """
+    splits = _kept_splits(corpus)
+    ids: dict[bytes, NDArray[np.uint16]] = {}
+    for batch in documents:
+        for document_id, found in _encode_batch(batch, splits):
+            if document_id in ids:
+                raise ValueError(f"documents: {document_id.hex()} stands there twice")
+            ids[document_id] = found
+    missing = min(splits.keys() - ids.keys(), default=None)
+    if missing is not None:
+        raise ValueError(f"corpus keeps {missing.hex()}, which documents does not have")
+    for part in _parts(sorted(ids, key=_place), ids):
+        yield _rows(part, [splits[each] for each in part], [ids[each] for each in part])
+
+
+def write(batches: Iterable[pa.RecordBatch], folder: Path, name: str) -> pa.Table:
+    """Write `<name>.<split>.bin` for both splits, whole or not at all; the INDEX of what is there.
+
+    A split without documents gets an empty file, so that a missing file is always a fault.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = {split: folder / f"{name}.{split}.bin" for split in SPLITS}
+    unfinished = {split: path.with_name(path.name + ".unfinished") for split, path in final.items()}
+    with ExitStack() as stack:
+        files = {split: stack.enter_context(unfinished[split].open("wb")) for split in SPLITS}
+        starts = dict.fromkeys(SPLITS, 0)
+        index = [_append(batch, files, starts) for batch in batches]
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    for split in SPLITS:
+        unfinished[split].replace(final[split])
+    return pa.Table.from_batches(index, schema=INDEX)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One split's ids as one stream over memory-mapped files."""
+
+    shards: tuple[NDArray[np.uint16], ...]
+    starts: NDArray[np.int64]
+    """Where each shard begins in the stream, and last the stream's length."""
+    identity: str
+    """A hash of the files' names, lengths, first and last bytes: says whether these are the
+    tokens of before without reading them all."""
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def windows(self, context: int) -> int:
+        """How many windows of `context` ids there are, each with an id after it to foretell."""
+        return max(0, (len(self) - 1) // context)
+
+    def window(self, number: int, context: int) -> NDArray[np.uint16]:
+        """Window `number`: `context` + 1 ids, the last being the next window's first."""
+        if not 0 <= number < self.windows(context):
+            raise IndexError(f"window {number} of {self.windows(context)}")
+        return self._read(number * context, number * context + context + 1)
+
+    def _read(self, begin: int, end: int) -> NDArray[np.uint16]:
+        shard = int(np.searchsorted(self.starts, begin, side="right")) - 1
+        parts = []
+        while begin < end:
+            offset = begin - int(self.starts[shard])
+            part = self.shards[shard][offset : offset + end - begin]
+            parts.append(part)
+            begin += len(part)
+            shard += 1
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def open_split(folder: Path | str, split: str) -> Tokens:
+    """The ids of `split` in `folder`; BadInput where there are no files or one is cut in half."""
+    paths = sorted(Path(folder).glob(f"*.{split}.bin"))
+    if not paths:
+        raise BadInput(f"{folder}: no token files (*.{split}.bin) there; make the tokens first")
+    for path in paths:
+        if path.stat().st_size % _ID.itemsize:
+            raise BadInput(f"{path}: ends in the middle of a token; make the tokens anew")
+    # An empty file cannot be memory-mapped, and adds nothing.
+    full = [path for path in paths if path.stat().st_size]
+    shards = tuple(np.memmap(path, dtype=_ID, mode="r") for path in full)
+    starts = np.cumsum([0, *(len(shard) for shard in shards)], dtype=np.int64)
+    return Tokens(shards=shards, starts=starts, identity=_identity(full))
+
+
+def _kept_splits(corpus: Iterable[pa.RecordBatch]) -> dict[bytes, str]:
+    splits: dict[bytes, str] = {}
+    for batch in corpus:
+        columns = [batch.column(name).to_pylist() for name in ("document_id", "verdict", "split")]
+        for document_id, verdict, split in zip(*columns, strict=True):
+            if verdict != "kept":
+                continue
+            if split not in SPLITS:
+                raise ValueError(f"corpus: {document_id.hex()} has the unknown split {split!r}")
+            splits[document_id] = split
+    return splits
+
+
+def _encode_batch(
+    batch: pa.RecordBatch, splits: dict[bytes, str]
+) -> Iterator[tuple[bytes, NDArray[np.uint16]]]:
+    kept = pa.array(
+        [each in splits for each in batch.column("document_id").to_pylist()], pa.bool_()
+    )
+    rows = batch.select(["document_id", "text"]).filter(kept)
+    if rows.column("text").null_count:
+        raise ValueError("documents: a document that corpus keeps has no text")
+    document_ids: list[bytes] = rows.column("document_id").to_pylist()
+    flat, lengths = tokenizer.encode_batch(rows.column("text").to_pylist())
+    ends = np.cumsum(lengths)
+    ended = np.insert(flat, ends, tokenizer.END_OF_TEXT)
+    bounds = ends + np.arange(1, len(ends) + 1)
+    # Not strict: without documents np.split still gives one (empty) part.
+    return zip(document_ids, np.split(ended, bounds[:-1]), strict=False)
+
+
+def _place(document_id: bytes) -> tuple[bytes, bytes]:
+    return hashlib.blake2b(document_id, key=_ORDER_KEY, digest_size=8).digest(), document_id
+
+
+def _parts(order: list[bytes], ids: dict[bytes, NDArray[np.uint16]]) -> Iterator[list[bytes]]:
+    """Batches of bounded rows and ids: a list column cannot hold 2**31 of them."""
+    part: list[bytes] = []
+    held = 0
+    for document_id in order:
+        if part and (len(part) == _ROWS_PER_BATCH or held > _TOKENS_PER_BATCH):
+            yield part
+            part, held = [], 0
+        part.append(document_id)
+        held += len(ids[document_id])
+    if part:
+        yield part
+
+
+def _rows(
+    document_ids: list[bytes], splits: list[str], ids: list[NDArray[np.uint16]]
+) -> pa.RecordBatch:
+    offsets = np.cumsum([0, *(len(each) for each in ids)], dtype=np.int64)
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.concatenate(ids)))
+    columns = [pa.array(document_ids, pa.binary(16)), pa.array(splits, pa.string()), lists]
+    return pa.RecordBatch.from_arrays(columns, schema=TOKENS)
+
+
+def _append(
+    batch: pa.RecordBatch, files: Mapping[str, BinaryIO], starts: dict[str, int]
+) -> pa.RecordBatch:
+    """Append a batch's ids to the files, move `starts` on; the batch's INDEX rows."""
+    lists = batch.column("tokens")
+    ids = lists.flatten().to_numpy().astype(_ID, copy=False)
+    bounds = np.cumsum([0, *lists.value_lengths().to_pylist()], dtype=np.int64)
+    lengths = np.diff(bounds)
+    splits: list[str] = batch.column("split").to_pylist()
+    begins = []
+    for row, split in enumerate(splits):
+        files[split].write(ids[bounds[row] : bounds[row + 1]].tobytes())
+        begins.append(starts[split])
+        starts[split] += int(lengths[row])
+    columns = [batch.column("document_id"), batch.column("split"), pa.array(begins, pa.int64())]
+    return pa.RecordBatch.from_arrays([*columns, pa.array(lengths)], schema=INDEX)
+
+
+def _identity(paths: list[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            first = file.read(_PROBE_BYTES)
+            file.seek(max(0, size - _PROBE_BYTES))
+            digest.update(f"{path.name} {size} ".encode() + first + file.read(_PROBE_BYTES))
+    return digest.hexdigest()
