@@ -29,6 +29,8 @@ RETRIES = 3
 """Lost workers or machines that one task may outlive."""
 OBJECT_STORE_BYTES = 200 << 20
 """Only reports pass through it."""
+CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
+"""Where `ray start` writes the address of a cluster that runs on this machine."""
 MEMORY_SHARE = 0.8
 """A task never asks for more of the cluster's memory: better slow on a small machine than waiting
 for ever."""
@@ -50,26 +52,24 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
 
 
 def _join(address: str | None) -> bool:
-    """Connect to a running Ray; False if none was named and none runs."""
+    """Connect to a running Ray; False if none is named and none runs here."""
+    named = address or os.environ.get("RAY_ADDRESS")
+    if not named and not CURRENT_CLUSTER.exists():
+        return False
     try:
-        ray.init(address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(named or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        if address or os.environ.get("RAY_ADDRESS"):
-            where = address or os.environ["RAY_ADDRESS"]
-            raise Unreachable(f"no Ray answers at {where}") from error
+        if named:
+            raise Unreachable(f"no Ray answers at {named}") from error
         return False
     return True
 
 
 @contextmanager
 def _embedded(cpus: int) -> Iterator[None]:
-    """Our own Ray, on loopback, its files and its token in a folder that goes when it ends."""
+    """Our own Ray, on loopback; its files go when it ends, its token never lies on a disk."""
     folder = Path(tempfile.mkdtemp(prefix="webtext-ray-"))
-    token = folder / "token"
-    token.write_text(secrets.token_hex(32))
-    token.chmod(0o600)
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         ray.init(
             address="local",

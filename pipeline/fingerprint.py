@@ -48,7 +48,7 @@ def material(
         dataset=stage.makes,
         version=stage.version,
         columns=[f"{field.name} {field.type}" for field in step.schema],
-        settings=msgspec.to_builtins(dict(stage.settings)),
+        settings=msgspec.json.decode(msgspec.json.encode(dict(stage.settings))),
         libraries={name: importlib.metadata.version(name) for name in stage.libraries},
         shards=shards,
         inputs={name: inputs[name] for name in stage.reads},

@@ -4,8 +4,7 @@ A lost rank restarts all of them; the function finds out itself where to go on. 
 what is run.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -28,14 +27,18 @@ def gpus() -> int:
 
 
 def run(
-    function: Callable[[dict[str, Any]], None], argument: dict[str, Any], ranks: int, folder: str
+    function: Callable[[dict[str, Any]], None],
+    argument: dict[str, Any],
+    ranks: int,
+    folder: str,
+    cpu_environment: Mapping[str, str],
 ) -> None:
     """Call `function(argument)` on `ranks` processes that form one torch process group.
 
-    `folder` is for Ray Train's own small files, so that they do not stay in the user's home.
+    `folder` is for Ray Train's own small files, so that they do not stay in the user's home. A
+    rank without a GPU starts with `cpu_environment`.
     """
     use_gpu = gpus() >= ranks
-    threads = max(1, (os.cpu_count() or 1) // ranks)
     trainer = TorchTrainer(
         function,
         train_loop_config=argument,
@@ -49,7 +52,7 @@ def run(
             name="gang",
             storage_path=folder,
             failure_config=FailureConfig(max_failures=RESTARTS),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+            worker_runtime_env={} if use_gpu else {"env_vars": dict(cpu_environment)},
         ),
     )
     try:

@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.failures import BadInput, GangFailed
 from pipeline.store import Dataset, write_json
 from training import batches, checkpoint, metrics, tokens
-from training.config import TrainingConfig
+from training.config import CPU_RANK_ENVIRONMENT, TrainingConfig
 
 
 def train(config: Config, *, address: str | None, local: bool) -> str:
@@ -81,7 +81,7 @@ def _gang(config: Config, job: dict[str, Any], address: str | None) -> None:
     with cluster.connected(address, cpus):
         ranks = config.training.world(gang.gpus())
         config.training.micro_windows(ranks)
-        gang.run(rank, job, ranks, str(Path(job["folder"]) / "ray"))
+        gang.run(rank, job, ranks, str(Path(job["folder"]) / "ray"), CPU_RANK_ENVIRONMENT)
 
 
 def rank(job: dict[str, Any]) -> None:
@@ -100,11 +100,10 @@ def _torchrun(config: TrainingConfig, job: dict[str, Any]) -> None:
     path = Path(job["folder"]) / "job.json"
     write_json(path, job)
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    threads = str(max(1, (os.cpu_count() or 1) // ranks))
     done = subprocess.run(
         [sys.executable, *command, "-m", "training.zero", str(path)],
         check=False,
-        env=os.environ | {"OMP_NUM_THREADS": threads},
+        env=os.environ | ({} if torch.cuda.is_available() else CPU_RANK_ENVIRONMENT),
     )
     if done.returncode:
         raise GangFailed(f"a rank of the training ended with status {done.returncode}; see above")

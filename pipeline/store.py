@@ -95,12 +95,12 @@ def write_scattered(
     ranges = np.array([range_of(key, shards) for key in table[by].to_pylist()], np.int64)
     order = np.argsort(ranges, kind="stable")
     table = table.take(pa.array(order))
-    shard_numbers, firsts = np.unique(ranges[order], return_index=True)
+    shard_numbers, rows = np.unique(ranges[order], return_counts=True)
     groups = {int(shard): group for group, shard in enumerate(shard_numbers)}
-    ends = [*firsts[1:], len(table)]
+    ends = np.cumsum(rows)
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **FORMAT) as writer:
-        for first, end in zip(firsts, ends, strict=True):
-            writer.write_table(table.slice(first, end - first), row_group_size=end - first)
+        for end, count in zip(ends, rows, strict=True):
+            writer.write_table(table.slice(end - count, count), row_group_size=count)
         writer.add_key_value_metadata({PARTITIONS: json.dumps(groups).encode()})
 
 

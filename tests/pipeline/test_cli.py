@@ -1,0 +1,171 @@
+"""What a user meets at the command line: one line and the right exit code, never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli
+from pipeline.failures import GangFailed, Held, TaskFailed
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "urls.txt").write_text("http://a-page.com/\n")
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f'root = "{tmp_path}/run"\n[crawl]\nlive = false\nshards = 2\n'
+        f'submissions = ["{tmp_path}/urls.txt"]\n'
+    )
+    return path
+
+
+def refused(words: tuple[str, ...], message: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("webtext: ") and message in line
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["rebuild", "status", "train", "audit", "evaluate", "config"])
+def test_a_wrong_key_ends_with_2_and_one_line(recipe: Path, command: str):
+    refused((command, str(recipe), "crawl.min_karm=1"), "crawl: unknown key min_karm")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("crawl.min_karma=x",), "crawl.min_karma: Expected int, got str"),
+        (("crawl.sample=2",), "crawl.sample: Expected float <= 1"),
+        (("crawl.submissions=['gone.zst']",), "crawl.submissions: no such file"),
+        (("crawl.submissions=[]",), "crawl.submissions: name at least one"),
+        (("crawl.archives=['gone*.warc.gz']",), "crawl.archives: no such file"),
+        (("--until", "everything"), "everything: no such dataset; there are submissions, links"),
+        (("--remake", "observations"), "observations: no such dataset"),
+        (("--sideways",), "No such option"),
+    ],
+)
+def test_a_rebuild_that_cannot_be_meant_ends_with_2(recipe: Path, words, message: str):
+    refused(("rebuild", str(recipe), *words), message)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("RS_2012-01.zst", b"this is no zstandard frame at all"),
+        ("RS_2012-01.xz", b"\xfd7zXZ\x00 cut off"),
+        ("RS_2012-01.gz", b"\x1f\x8b\x08\x00\x00"),
+        ("RS_2012-01.bz2", b"BZh9 and nothing more"),
+    ],
+)
+def test_an_unreadable_dump_ends_with_2_and_its_name(recipe: Path, name: str, content: bytes):
+    path = recipe.parent / name
+    path.write_bytes(content)
+    refused(("rebuild", str(recipe), f"crawl.submissions=['{path}']", "--local"), str(path))
+
+
+def test_a_missing_recipe_and_a_missing_argument_end_with_2(tmp_path: Path):
+    refused(("status", str(tmp_path / "none.toml")), "no such recipe")
+    refused(("status",), "Missing argument")
+    refused(("remake",), "No such command")
+
+
+@pytest.mark.parametrize("command", ["train", "audit", "evaluate"])
+def test_a_command_that_comes_too_early_says_what_comes_first(recipe: Path, command: str):
+    refused((command, str(recipe)), "run `webtext rebuild` first")
+
+
+def test_tokens_fewer_than_a_window_are_refused_before_anything_starts(recipe: Path):
+    assert run("rebuild", str(recipe), "--local").returncode == 0
+    refused(("train", str(recipe)), "0 tokens are fewer than one window")
+    refused(("evaluate", str(recipe)), "train first")
+    refused(("generate", str(recipe), "The"), "train first")
+
+
+def test_a_link_that_no_archive_has_is_told_why(recipe: Path):
+    assert run("rebuild", str(recipe), "--local").returncode == 0
+    story = run("why", str(recipe), "https://www.a-page.com/#top")
+    assert story.returncode == 0
+    assert story.stdout.splitlines()[-1] == "ends in pages: not_archived"
+    refused(("why", str(recipe), "not a url"), "not an http(s) URL")
+
+
+def test_no_ray_at_the_address_ends_with_1(recipe: Path):
+    done = run("rebuild", str(recipe), "--address", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "webtext: no Ray answers at 127.0.0.1:1"
+
+
+def test_version_and_help():
+    assert run("--version").stdout.startswith("webtext, version ")
+    assert "rebuild" in run("--help").stdout
+
+
+def test_a_damaged_installation_is_one_line(tmp_path: Path):
+    """A module of ours that cannot be imported, as after an installation cut short."""
+    (tmp_path / "duckdb.py").write_text("raise ImportError('half a file', name='duckdb')")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "status", "x.toml"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_absent_extra_is_one_line(recipe: Path, tmp_path: Path):
+    """Training without torch names what to install; the data half does not miss it."""
+    (tmp_path / "absent").mkdir()
+    for name in ("torch", "deepspeed"):
+        module = tmp_path / "absent" / f"{name}.py"
+        module.write_text(f"raise ModuleNotFoundError('No module named {name}', name='{name}')")
+    words = [sys.executable, "-m", "pipeline"]
+    environment = {"PYTHONPATH": str(tmp_path / "absent"), "PATH": "/usr/bin:/bin"}
+    for command, code in (("rebuild", 0), ("status", 0), ("audit", 0), ("generate", 1)):
+        more = {"rebuild": ["--local"], "generate": ["The"]}.get(command, [])
+        done = subprocess.run(
+            [*words, command, str(recipe), *more],
+            capture_output=True, text=True, cwd=ROOT, env=environment, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+    assert done.stderr == "webtext: torch is not installed: pip install 'webtext[training]'\n"
+
+
+def test_every_failure_has_its_code():
+    full = TaskFailed("pages", "main", 3, OSError(28, "No space left on device", "/data/x"))
+    assert cli.verdict(full) == (
+        "the disk is full (/data/x); free some space, then run the same command again",
+        1,
+    )
+    assert cli.verdict(Held("held by another")) == ("held by another", 1)
+    assert cli.verdict(GangFailed("rank 0: lost")) == ("rank 0: lost", 1)
+    assert cli.verdict(KeyError("a fault of ours"))[0] is None
+
+
+def test_the_flags_are_these_and_no_more():
+    """New knobs go into the tree of settings."""
+    flags = {
+        option
+        for command in cli.webtext.commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    assert flags == {"--address", "--local", "--until", "--remake", "--json", "--seed"}

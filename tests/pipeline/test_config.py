@@ -1,0 +1,130 @@
+"""Recipes and overrides: what is refused, with which words, and what changes what."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import config as settings
+from pipeline.failures import BadInput
+from pipeline.plan import stages
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPE = """
+root = "runs/x"
+[crawl]
+user_agent = "test/1.0 (+http://localhost/)"
+submissions = ["a.zst"]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_overrides_are_toml_or_else_text(recipe: Path):
+    config = settings.load(
+        recipe,
+        [
+            "crawl.min_karma=5",
+            "crawl.karma_rule=any",
+            "crawl.until=2017-12-31",
+            'crawl.submissions=["b.zst", "c.zst"]',
+            'crawl.resolve."*.test"="127.0.0.1:80"',
+            "training.model=gpt2-xl",
+            "dedup.threshold=0.7",
+        ],
+    )
+    assert (config.crawl.min_karma, config.crawl.karma_rule) == (5, "any")
+    assert str(config.crawl.until) == "2017-12-31"
+    assert config.crawl.resolve == {"*.test": "127.0.0.1:80"}
+    assert (config.training.model, config.dedup.threshold) == ("gpt2-xl", 0.7)
+
+
+def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_path: Path):
+    config = settings.load(recipe, ["crawl.archives=['w.warc.gz']"])
+    assert config.root == str(tmp_path / "runs/x")
+    assert config.crawl.submissions == (str(tmp_path / "a.zst"),)
+    assert config.crawl.archives == (str(tmp_path / "w.warc.gz"),)
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        ("crawl.min_karm=5", "crawl: unknown key min_karm"),
+        ("crawl.min_karma=many", "crawl.min_karma: Expected int"),
+        ("crawl.min_karma=-1", "crawl.min_karma: Expected int >= 0"),
+        ("crawl.karma_rule=most", "crawl.karma_rule: Invalid enum value 'most'"),
+        ("dedup.bands=0", "dedup.bands: Expected int >= 1"),
+        ("dedup.bands=100", "more than the 126 of dedup.permutations"),
+        ("training.zero_stage=7", "training.zero_stage: Expected int <= 3"),
+        ("training.model=gpt3", "training.model: "),
+        ("training.batch_tokens=1000", "batch_tokens 1000 is not a multiple"),
+        ("crawl.user_agent=Mozilla", "user_agent"),
+        ("root=s3://bucket/run", "root: s3://bucket/run: must be a folder"),
+        ("nonsense", "nonsense: expected key=value"),
+        ("a b=1", "'a b' is no key"),
+        ("crawl=1", "crawl: Expected object"),
+        ("rot=x", "unknown key rot"),
+    ],
+)
+def test_bad_words_are_refused_with_their_path(recipe: Path, word: str, message: str):
+    with pytest.raises(BadInput) as raised:
+        settings.load(recipe, [word])
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text, message", [("root = ", "not TOML"), ("", "root"), ("\xff", "not TOML")]
+)
+def test_bad_recipes_are_refused_with_their_file(recipe: Path, text: str, message: str):
+    recipe.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadInput, match=f"recipe.toml: .*{message}"):
+        settings.load(recipe)
+
+
+def test_a_missing_recipe_and_a_folder_are_refused(tmp_path: Path):
+    with pytest.raises(BadInput, match="no such recipe"):
+        settings.load(tmp_path / "none.toml")
+    with pytest.raises(BadInput, match="directory"):
+        settings.load(tmp_path)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_house_are_good(recipe: Path):
+    settings.load(recipe, ["crawl.user_agent='a/1 (+http://b/)'"])
+
+
+def test_every_marked_setting_names_a_dataset_of_the_plan(recipe: Path):
+    config = settings.load(recipe)
+    known = {stage.makes for stage in stages(config, [], [])} | {"training"}
+    marks = {name for _, _, datasets in settings._fields(config, "") for name in datasets}
+    assert marks <= known
+    assert {"links", "pages", "pairs", "corpus"} <= marks
+
+
+def test_only_what_changes_content_is_content(recipe: Path):
+    config = settings.load(recipe)
+    assert set(settings.content(config, "duplicates")) == {"dedup.threshold", "dedup.related"}
+    hashed = {path for stage in stages(config, [], []) for path in stage.settings}
+    assert "crawl.min_karma" in hashed
+    recorded = {"root", "workers", "crawl.timeout_s", "crawl.user_agent", "crawl.resolve"}
+    assert not hashed & recorded
+
+
+def test_every_field_says_what_it_does():
+    """A docstring stands under every field of the tree, since a recipe's reader meets the field
+    first."""
+    import ast
+
+    root = Path(__file__).parents[2]
+    for package in ("crawl", "dedup", "training", "pipeline"):
+        tree = ast.parse((root / package / "config.py").read_text())
+        for branch in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for field, after in zip(branch.body, [*branch.body[1:], None], strict=True):
+                if isinstance(field, ast.AnnAssign):
+                    assert isinstance(after, ast.Expr), f"{branch.name}.{ast.unparse(field.target)}"

@@ -1,0 +1,53 @@
+"""One writer at a time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import lease
+from pipeline.failures import Held
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline import lease
+with lease.hold(Path(sys.argv[1]), "rebuild"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(root: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_is_told_who_holds_it(tmp_path: Path):
+    other = holder(tmp_path)
+    refusal = rf"webtext rebuild` \(process {other.pid} on .*\) for \d+ s"
+    with pytest.raises(Held, match=refusal), lease.hold(tmp_path, "rebuild"):
+        pytest.fail("two writers")
+    other.communicate("")
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path):
+    other = holder(tmp_path)
+    other.kill()
+    other.wait()
+    with lease.hold(tmp_path, "rebuild"):
+        assert str(os.getpid()) in (tmp_path / "lease.json").read_text()
+
+
+def test_one_after_the_other(tmp_path: Path):
+    for _ in range(2):
+        with lease.hold(tmp_path / "new", "train"):
+            pass

@@ -1,0 +1,54 @@
+"""Leaf files: found, known by content, read once."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import leaves, store
+from pipeline.failures import BadInput
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in (("RS_1.zst", "one"), ("RS_2.zst", "two"), ("RS_3.zst", "one")):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_globs_and_paths_name_each_file_once(folder: Path):
+    found = leaves.find([f"{folder}/RS_*.zst", f"{folder}/RS_1.zst"], "crawl.submissions")
+    assert found == [f"{folder}/RS_{number}.zst" for number in (1, 2, 3)]
+
+
+def test_a_name_that_looks_like_a_glob_is_a_name_if_it_exists(folder: Path):
+    (folder / "a[1].zst").write_text("x")
+    assert leaves.find([f"{folder}/a[1].zst"], "k") == [f"{folder}/a[1].zst"]
+
+
+@pytest.mark.parametrize("pattern", ["none.zst", "none*.zst", "."])
+def test_what_names_no_file_is_refused_with_its_key(folder: Path, pattern: str):
+    with pytest.raises(BadInput, match=r"crawl\.archives: no such file"):
+        leaves.find([f"{folder}/{pattern}"], "crawl.archives")
+
+
+def test_equal_contents_count_once_whatever_their_names(folder: Path):
+    paths = [str(path) for path in folder.glob("RS_*")]
+    found = leaves.digest(paths, folder / "leaves.json")
+    assert len(found) == 2
+    assert [leaf.digest for leaf in found] == sorted(leaf.digest for leaf in found)
+
+
+def test_an_unchanged_file_is_not_read_again(folder: Path, monkeypatch):
+    paths = [str(path) for path in folder.glob("RS_*")]
+    before = leaves.digest(paths, folder / "leaves.json")
+    monkeypatch.setattr(leaves, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
+    assert leaves.digest(paths, folder / "leaves.json") == before
+
+
+def test_a_changed_file_is_read_again(folder: Path):
+    paths = [str(path) for path in folder.glob("RS_*")]
+    before = leaves.digest(paths, folder / "leaves.json")
+    (folder / "RS_2.zst").write_text("three")
+    after = leaves.digest(paths, folder / "leaves.json")
+    assert store.digest_of(folder / "RS_2.zst") in {leaf.digest for leaf in after}
+    assert before != after

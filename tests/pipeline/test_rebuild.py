@@ -1,0 +1,169 @@
+"""The machinery on a story in miniature: whole, resumed, stale, the same for any layout and
+executor."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline import cluster, manifest, rebuild, state
+from pipeline.failures import TaskFailed
+from pipeline.local import Local
+from pipeline.manifest import Report
+from pipeline.shard import Task
+from tests.pipeline import toy
+
+TEXTS = ["apple ant bear\nbee apple", "# nothing\ncat apple cow bee", "dog eel ant cat"]
+WINNERS = {"apple": 3, "ant": 2, "bee": 2, "bear": 1, "cat": 2, "cow": 1, "dog": 1, "eel": 1}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"text{number}" for number in range(len(TEXTS))]
+    for path, text in zip(paths, TEXTS, strict=True):
+        path.write_text(text)
+    return paths
+
+
+def make(files, root, shards=4, executor=None, tell=lambda *_: None, **settings):
+    stages = toy.plan(files, root, {"least": 2} | settings)
+    rebuild.rebuild(stages, root, shards, executor or Local(), tell)
+    return state.inspect(stages, root, shards)
+
+
+def root_hash(states) -> str:
+    return manifest.root_hash({n: s.dataset.manifest.set_hash for n, s in states.items()})
+
+
+class Counting(Local):
+    """Counts the tasks it runs, and dies before the one at `dies_at`."""
+
+    def __init__(self, dies_at: int = -1) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+        self.dies_at = dies_at
+
+    def wait(self) -> tuple[Task, Report]:
+        if len(self.ran) == self.dies_at:
+            raise SystemExit("killed")
+        self.ran.append(self._tasks[0].stage.makes)
+        return super().wait()
+
+
+def test_every_dataset_is_whole_and_right(files, tmp_path: Path):
+    states = make(files, tmp_path / "run")
+    assert {entry.status for entry in states.values()} == {"whole"}
+    counts = [row for b in states["counts"].dataset.all() for row in b.to_pylist()]
+    assert {row["word"]: row["count"] for row in counts} == WINNERS
+    assert states["counts"].dataset.manifest.counts == {"kind": {"often": 4, "rare": 4}}
+    assert states["words"].dataset.manifest.left_out == {"comment": 1}
+    verdicts = [row for b in states["verdicts"].dataset.all() for row in b.to_pylist()]
+    by_letter = Counter(row["word"][0] for row in verdicts if row["wins"])
+    assert by_letter == Counter("abcde")
+
+
+def test_rows_are_sorted_and_lie_in_their_range(files, tmp_path: Path):
+    counts = make(files, tmp_path / "run", shards=3)["counts"].dataset
+    for shard in range(3):
+        ids = [row["id"] for batch in counts.read(shard) for row in batch.to_pylist()]
+        assert ids == sorted(ids)
+        assert all(int.from_bytes(i[:4], "big") * 3 >> 32 == shard for i in ids)
+
+
+def test_a_second_rebuild_does_nothing(files, tmp_path: Path):
+    make(files, tmp_path / "run")
+    executor = Counting()
+    make(files, tmp_path / "run", executor=executor)
+    assert executor.ran == []
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_the_root_hash_does_not_depend_on_shards_names_or_order(files, tmp_path: Path, shards: int):
+    expected = root_hash(make(files, tmp_path / "run"))
+    moved = [path.rename(path.with_name(f"z{path.name[::-1]}")) for path in files]
+    assert root_hash(make(moved[::-1], tmp_path / "other", shards=shards)) == expected
+
+
+def test_another_word_gives_another_root_hash(files, tmp_path: Path):
+    expected = root_hash(make(files, tmp_path / "run"))
+    files[0].write_text(TEXTS[0] + " ox")
+    assert root_hash(make(files, tmp_path / "run")) != expected
+
+
+@pytest.mark.parametrize("dies_at", [0, 1, 5, 9, 14])
+def test_a_killed_run_goes_on_where_it_was(files, tmp_path: Path, dies_at: int):
+    whole = Counting()
+    expected = root_hash(make(files, tmp_path / "undisturbed", executor=whole))
+    with pytest.raises(SystemExit):
+        make(files, tmp_path / "run", executor=Counting(dies_at))
+    rest = Counting()
+    assert root_hash(make(files, tmp_path / "run", executor=rest)) == expected
+    assert len(rest.ran) == len(whole.ran) - dies_at
+
+
+def test_a_changed_setting_makes_what_stands_on_it_stale_and_says_why(files, tmp_path: Path):
+    make(files, tmp_path / "run")
+    stages = toy.plan(files, tmp_path / "run", {"least": 3})
+    states = state.inspect(stages, tmp_path / "run", 4)
+    assert [entry.status for entry in states.values()] == ["whole", *["stale"] * 4]
+    assert states["counts"].reasons == ("least 2 -> 3",)
+    assert states["losers"].reasons == ("pairs is made anew",)
+
+
+def test_a_new_file_is_named_as_the_reason(files, tmp_path: Path):
+    make(files, tmp_path / "run")
+    new = tmp_path / "text9"
+    new.write_text("fox")
+    states = state.inspect(
+        toy.plan([*files, new], tmp_path / "run", {"least": 2}), tmp_path / "run", 4
+    )
+    assert states["words"].reasons == ("input files: 1 added, 0 gone",)
+
+
+def test_going_back_costs_nothing(files, tmp_path: Path):
+    make(files, tmp_path / "run")
+    make(files, tmp_path / "run", least=3)
+    executor = Counting()
+    states = make(files, tmp_path / "run", executor=executor)
+    assert executor.ran == []
+    assert state.load_run(tmp_path / "run").datasets == {
+        name: entry.dataset.fingerprint for name, entry in states.items()
+    }
+
+
+def test_a_remake_makes_a_new_generation_and_all_that_stands_on_it(files, tmp_path: Path):
+    expected = root_hash(make(files, tmp_path / "run"))
+    run = state.load_run(tmp_path / "run")
+    run.remakes["pairs"] = 1
+    state.save_run(tmp_path / "run", run)
+    executor = Counting()
+    states = make(files, tmp_path / "run", executor=executor)
+    assert set(executor.ran) == {"pairs", "losers", "verdicts"}
+    assert root_hash(states) == expected
+
+
+def test_what_a_task_raises_is_told_with_stage_and_shard(files, tmp_path: Path):
+    files[0].write_text("explode")
+    with pytest.raises(TaskFailed, match=r"counts, task \d+: a word exploded"):
+        make(files, tmp_path / "run")
+
+
+def test_progress_ends_at_the_whole(files, tmp_path: Path):
+    told: dict[str, tuple[int, int]] = {}
+    make(files, tmp_path / "run", tell=lambda name, done, total: told.update({name: (done, total)}))
+    assert told == {
+        "words": (3, 3), "counts": (4, 4), "pairs": (8, 8), "losers": (1, 1), "verdicts": (4, 4),
+    }  # fmt: skip
+
+
+def test_ray_gives_the_same_bytes_and_raises_the_same_words(files, tmp_path: Path):
+    here = make(files, tmp_path / "here")
+    with cluster.executor(None, 2) as executor:
+        there = make(files, tmp_path / "there", executor=executor)
+        files[0].write_text("explode")
+        with pytest.raises(TaskFailed, match=r"counts, task \d+: a word exploded"):
+            make(files, tmp_path / "there", executor=executor)
+    assert root_hash(here) == root_hash(there)
+    for name in ("counts", "pairs", "losers"):
+        digests = [{f.digest for f in run[name].dataset.manifest.files} for run in (here, there)]
+        assert digests[0] == digests[1]

@@ -1,0 +1,69 @@
+"""The order of tasks: nothing runs before what it reads, everything runs once."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import state
+from pipeline.schedule import Schedule, groups_of, needs
+from tests.pipeline import toy
+
+
+def states(tmp_path: Path, shards: int):
+    for number in range(3):
+        (tmp_path / f"t{number}").write_text(f"word{number}")
+    plan = toy.plan(sorted(tmp_path.glob("t*")), tmp_path / "run", {"least": 1})
+    return state.inspect(plan, tmp_path / "run", shards)
+
+
+@given(st.integers(1, 6), st.randoms(use_true_random=False))
+def test_every_task_runs_once_and_after_what_it_reads(tmp_path_factory, shards, random):
+    schedule = Schedule(states(tmp_path_factory.mktemp("s"), shards))
+    total, running, finished = len(schedule), [], []
+    while schedule:
+        while task := schedule.next():
+            for group in needs(task):
+                members = {k for k in all_keys(shards) if group in groups_of(k)}
+                assert members <= set(finished), (task.key, group)
+            running.append(task.key)
+        key = running.pop(random.randrange(len(running)))
+        schedule.finished(key)
+        finished.append(key)
+    assert len(finished) == len(set(finished)) == total
+    assert set(finished) == all_keys(shards)
+
+
+def all_keys(shards: int) -> set:
+    keys = {("words", "main", i) for i in range(3)} | {("losers", "main", 0)}
+    for name, phase in (
+        ("counts", "main"),
+        ("pairs", "before"),
+        ("pairs", "main"),
+        ("verdicts", "main"),
+    ):
+        keys |= {(name, phase, i) for i in range(shards)}
+    return keys
+
+
+def test_a_shard_goes_on_as_soon_as_its_own_input_stands(tmp_path: Path):
+    schedule = Schedule(states(tmp_path, 4))
+    for _ in range(3):
+        task = schedule.next()
+        assert task and task.stage.makes == "words"
+        schedule.finished(task.key)
+    first = schedule.next()
+    assert first and first.stage.makes == "counts"
+    schedule.finished(first.key)
+    after = schedule.next()
+    assert after and after.key == ("pairs", "before", first.index)
+
+
+def test_no_task_twice(tmp_path: Path):
+    schedule = Schedule(states(tmp_path, 1))
+    task = schedule.next()
+    assert task
+    schedule.finished(task.key)
+    with pytest.raises(KeyError):
+        schedule.finished(task.key)

@@ -1,0 +1,108 @@
+"""Files that are whole or absent, and datasets read by id range."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import store
+from pipeline.store import Dataset
+
+SCHEMA = pa.schema([("id", pa.binary(16)), ("n", pa.int64())])
+IDS = st.binary(min_size=16, max_size=16)
+
+
+def batch(ids: list[bytes]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([{"id": i, "n": n} for n, i in enumerate(ids)], SCHEMA)
+
+
+def ids_of(batches) -> list[bytes]:
+    return [i for b in batches for i in b["id"].to_pylist()]
+
+
+@given(IDS, st.integers(1, 70000))
+def test_every_id_has_one_shard_and_ranges_rise_with_ids(identifier: bytes, shards: int):
+    shard = store.range_of(identifier, shards)
+    assert 0 <= shard < shards
+    assert store.range_of(b"\xff" * 16, shards) == shards - 1
+    assert store.range_of(bytes(16), shards) == 0
+
+
+@given(IDS, IDS, st.integers(1, 500))
+def test_ranges_keep_the_order_of_ids(a: bytes, b: bytes, shards: int):
+    low, high = sorted((a, b))
+    assert store.range_of(low, shards) <= store.range_of(high, shards)
+
+
+@given(st.lists(IDS, max_size=30, unique=True), st.integers(1, 9))
+def test_scattered_rows_are_found_by_range_in_their_order(tmp_path_factory, ids, shards):
+    folder = tmp_path_factory.mktemp("scattered")
+    for number, few in enumerate((ids[::2], ids[1::2])):
+        path = folder / f"{number:05d}.parquet"
+        store.write_scattered(path, iter([batch(few)]), SCHEMA, "id", shards)
+    dataset = Dataset("toy", "f", folder, shards, scattered=True)
+    for shard in range(shards):
+        expected = [i for i in [*ids[::2], *ids[1::2]] if store.range_of(i, shards) == shard]
+        assert ids_of(dataset.read(shard)) == expected
+    assert sorted(ids_of(dataset.all())) == sorted(ids)
+
+
+@given(st.lists(IDS, min_size=1, max_size=30, unique=True), st.data())
+def test_rows_are_looked_up_by_id(tmp_path_factory, ids, data):
+    folder, shards = tmp_path_factory.mktemp("ranges"), 4
+    for shard in range(shards):
+        few = sorted(i for i in ids if store.range_of(i, shards) == shard)
+        store.write_rows(folder / f"{shard:05d}.parquet", iter([batch(few)]), SCHEMA)
+    wanted = data.draw(st.lists(st.sampled_from(ids)))
+    found = Dataset("toy", "f", folder, shards).rows([*wanted, bytes(16)], ["id"])
+    assert found["id"].to_pylist() == sorted({*wanted, bytes(16)} & set(ids))
+
+
+def test_rows_of_any_number_come_back_in_order(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(store, "ROW_GROUP_BYTES", 1000)
+    ids = [number.to_bytes(16, "big") for number in range(500)]
+    batches = iter([batch(ids[start : start + 50]) for start in range(0, 500, 50)])
+    store.write_rows(tmp_path / "00000.parquet", batches, SCHEMA)
+    assert ids_of(Dataset("toy", "f", tmp_path, 1).read(0)) == ids
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path):
+    path = tmp_path / "file"
+    store.write_bytes(path, b"old")
+
+    def broken():
+        yield batch([bytes(16)])
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        store.write_rows(path, broken(), SCHEMA)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A disk of one megabyte."""
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mounted)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("this user may not mount a small disk")
+    yield mounted
+    subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_no_file(small_disk: Path):
+    with pytest.raises(OSError) as raised:
+        store.write_bytes(small_disk / "file", os.urandom(2 << 20))
+    assert raised.value.errno == errno.ENOSPC
+    assert list(small_disk.iterdir()) == []

@@ -1,0 +1,207 @@
+"""The whole story on a web of a hundred pages: one root hash, whatever happens on the way."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import laws, state
+from tests import story
+from tests.story import Story, root_hash
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    with story.told(tmp_path_factory.mktemp("web")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(told: Story, tmp_path_factory) -> tuple[Path, str]:
+    """A run with Ray and two workers, and its root hash."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    return root, root_hash(told.run("rebuild", root, "workers=2"))
+
+
+def test_every_link_ends_somewhere_and_every_outcome_occurs(undisturbed):
+    run = state.datasets(undisturbed[0])
+    counts = {name: dataset.manifest.counts for name, dataset in run.items()}
+    assert {"ok", "http_error", "not_html", "timeout", "robots_disallowed", "too_large"} <= set(
+        counts["pages"]["outcome"]
+    )
+    assert {"ok", "no_page", "empty"} <= set(counts["documents"]["outcome"])
+    assert {"kept", "below_karma"} < set(counts["links"]["outcome"])
+    assert {"kept", "dropped"} == set(counts["corpus"]["verdict"])
+    assert "duplicate" in counts["corpus"]["rule"]
+    assert run["pages"].manifest.rows == counts["links"]["outcome"]["kept"]
+    assert run["tokens"].manifest.rows == counts["corpus"]["verdict"]["kept"]
+
+
+@pytest.mark.parametrize("words", [["--local"], ["workers=1"], ["workers=4", "crawl.shards=5"]])
+def test_the_root_hash_is_the_same_for_any_executor_workers_and_shards(
+    told: Story, undisturbed, tmp_path: Path, words: list[str]
+):
+    assert root_hash(told.run("rebuild", tmp_path, *words)) == undisturbed[1]
+
+
+@pytest.mark.parametrize("reports", [0, 4, 13])
+def test_a_rebuild_killed_with_its_workers_goes_on_to_the_same_root_hash(
+    told: Story, undisturbed, tmp_path: Path, reports: int
+):
+    process = told.start("rebuild", tmp_path, "workers=2")
+    assert story.wait_for(process, tmp_path, reports), process.communicate()
+    story.kill_all(process)
+    assert root_hash(told.run("rebuild", tmp_path, "workers=2")) == undisturbed[1]
+
+
+def test_a_second_rebuild_asks_nothing_and_makes_nothing(told: Story, undisturbed):
+    root, expected = undisturbed
+    asked = len(told.served.requests)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")}
+    assert root_hash(told.run("rebuild", root)) == expected
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")} == before
+    assert len(told.served.requests) == asked
+
+
+def test_a_changed_setting_makes_what_stands_on_it_stale_and_fetches_nothing_again(
+    told: Story, undisturbed, tmp_path: Path
+):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    first = Counter((r.host, r.path) for r in told.served.requests)
+    rows = json.loads(told.run("status", tmp_path, "dedup.threshold=0.7", "--json"))
+    assert [row["dataset"] for row in rows if row["status"] != "whole"] == [
+        "duplicates", "corpus", "tokens",
+    ]  # fmt: skip
+    output = told.run("rebuild", tmp_path, "--local", "dedup.threshold=0.7", "crawl.connections=7")
+    assert "duplicates is made anew: dedup.threshold 0.8 -> 0.7" in output
+    assert "corpus is made anew: duplicates is made anew" in output
+    assert Counter((r.host, r.path) for r in told.served.requests) == first
+    output = told.run("rebuild", tmp_path, "--local", "crawl.min_karma=1")
+    assert "links is made anew: crawl.min_karma 3 -> 1" in output
+    asked = Counter((r.host, r.path) for r in told.served.requests) - first
+    pages = {page for page in asked if page[1] != "/robots.txt"}
+    assert pages and not pages & {page for page in first if page[1] != "/robots.txt"}
+
+
+def test_the_laws_hold_and_the_report_is_one_offline_file(told: Story, undisturbed):
+    root, _ = undisturbed
+    found = json.loads(told.run("audit", root, "--json"))
+    assert found["holds"]
+    verdicts = {law["number"]: law["verdict"] for law in found["laws"]}
+    assert verdicts == {
+        "1": "holds", "2": "holds", "3": "holds", "4": "holds", "4b": "holds", "5": "holds",
+        "4c": "not checked", "5b": "not checked", "6": "not checked",
+    }  # fmt: skip
+    html = (root / "report.html").read_text()
+    assert len(html) < 5_000_000
+    for asks in ('src="http', "src='http", "@import", "cdn."):
+        assert asks not in html
+    assert json.loads((root / "report.json").read_text())["laws"]
+
+
+def test_why_tells_each_end_of_a_story(told: Story, undisturbed):
+    root, _ = undisturbed
+    run = state.datasets(root)
+    ends = {
+        "in the corpus": laws.query(run["corpus"], "select url from rows where verdict = 'kept'"),
+        "dropped from the corpus by duplicate": laws.query(
+            run["corpus"], "select url from rows where rule = 'duplicate'"
+        ),
+        "ends in pages: http_error": laws.query(
+            run["pages"], "select url from rows where outcome = 'http_error'"
+        ),
+        "ends in links: below_karma": laws.query(
+            run["links"], "select fetch_url from rows where outcome = 'below_karma'"
+        ),
+        "no submission": [("http://nobody-links-here.test/",)],
+    }
+    for end, urls in ends.items():
+        done = subprocess.run(
+            [*command("why"), story.RECIPE, urls[0][0], f"root={root}"],
+            capture_output=True, text=True, cwd=story.ROOT, check=True,
+        )  # fmt: skip
+        assert end in done.stdout.splitlines()[-1]
+
+
+def command(name: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline", name]
+
+
+def test_a_broken_law_is_told_and_exits_1(told: Story, undisturbed, tmp_path: Path):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    (path, *_) = state.datasets(tmp_path)["corpus"].files()
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    output = told.run("audit", tmp_path, code=1)
+    assert "1  broken" in output
+    assert "broken" in output and "is not as it was written" in output
+
+
+def test_ctrl_c_ends_in_one_line_and_a_resumable_state(told: Story, undisturbed, tmp_path: Path):
+    process = told.start("rebuild", tmp_path, "workers=2")
+    assert story.wait_for(process, tmp_path, 5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=story.DEADLINE_S)
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == "webtext: interrupted; the same command goes on where it was"
+    assert "Traceback" not in output
+    assert root_hash(told.run("rebuild", tmp_path, "workers=2")) == undisturbed[1]
+
+
+def test_a_second_writer_is_told_who_is_first(told: Story, tmp_path: Path):
+    process = told.start("rebuild", tmp_path, "workers=2")
+    assert story.wait_for(process, tmp_path, 1)
+    output = told.run("rebuild", tmp_path, code=1)
+    assert f"is held by `webtext rebuild` (process {process.pid} on" in output
+    assert len(output.splitlines()) == 1
+    story.kill_all(process)
+
+
+def test_a_full_disk_ends_in_one_line_and_a_resumable_state(
+    told: Story, undisturbed, tmp_path: Path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        output = told.run("rebuild", disk / "run", "--local", code=1)
+        assert "the disk is full" in output.splitlines()[-1]
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert root_hash(told.run("rebuild", disk / "run", "--local")) == undisturbed[1]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_training_on_ray_equals_training_without_and_goes_on_after_a_halt(told: Story, undisturbed):
+    root, _ = undisturbed
+    short = ["training.steps=20", "training.warmup_steps=5", "training.checkpoint_every=10"]
+    told.run("train", root, *short, "training.stop_after=10")
+    (metrics,) = (root / "training").glob("*/metrics.jsonl")
+    assert len(losses(metrics)) == 10
+    told.run("train", root, *short)
+    halted = losses(metrics)
+    metrics.parent.rename(root / "halted")
+    told.run("train", root, *short, "--local")
+    assert losses(metrics) == halted
+    assert len(halted) == 20 and halted[-1] < halted[0] - 1
+    assert "trained to step 20 already" in told.run("train", root, *short)
+    assert "perplexity" in told.run("evaluate", root, *short)
+    done = subprocess.run(
+        [*command("generate"), story.RECIPE, "The module", f"root={root}", *short,
+         "training.sample.max_new_tokens=5"],
+        capture_output=True, text=True, cwd=story.ROOT, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("The module")
+
+
+def losses(metrics: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in metrics.read_text().splitlines()]
