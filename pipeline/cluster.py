@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ RETRIES = 3
 """Lost workers or machines that one task may outlive."""
 OBJECT_STORE_BYTES = 200 << 20
 """Only reports pass through it."""
+CONNECT_TIMEOUT_S = 10.0
 CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Where `ray start` writes the address of a cluster that runs on this machine."""
 MEMORY_SHARE = 0.8
@@ -54,15 +56,27 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
 def _join(address: str | None) -> bool:
     """Connect to a running Ray; False if none is named and none runs here."""
     named = address or os.environ.get("RAY_ADDRESS")
-    if not named and not CURRENT_CLUSTER.exists():
+    found = CURRENT_CLUSTER.read_text().strip() if CURRENT_CLUSTER.exists() else None
+    where = named if named and named != "auto" else found
+    if not where or not _answers(where):
+        if named:
+            raise Unreachable(f"no Ray answers at {named}")
         return False
     try:
-        ray.init(named or "auto", log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(where, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        if named:
-            raise Unreachable(f"no Ray answers at {named}") from error
-        return False
+        raise Unreachable(f"no Ray answers at {where}: {error}") from error
     return True
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there: Ray itself would wait for minutes before it says no."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
