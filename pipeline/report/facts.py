@@ -1,0 +1,102 @@
+"""Everything that the report says, as plain values: the content of `report.json`.
+
+Counts come from the manifests, the rest from one read of the Parquet files with duckdb. Rule: no
+clock and no chance; a dataset that is not made yet leaves its sections `None`.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.manifest import Manifest, root_hash
+from pipeline.report import crawled, curated, funnel
+from pipeline.report.tables import opened
+from pipeline.store import Dataset, read_json
+from training import metrics
+
+SMOOTHED = 10
+"""Steps whose mean is the last loss: a single small batch says little."""
+CURVE_POINTS = 1000
+"""Points of the loss curve at most; longer trainings are thinned evenly, the last step stays."""
+
+
+def gather(
+    run: Mapping[str, Dataset], training_folder: Path | None, seed: int = 0
+) -> dict[str, Any]:
+    """The facts of a run: JSON-ready. `run` holds its whole datasets by name, in the plan's order.
+
+    `training_folder` is where `metrics.jsonl` and `evaluation.json` lie; `seed` chooses the
+    samples.
+    """
+    made = {name: dataset.manifest for name, dataset in run.items()}
+    passport = _passport(run, made)
+    settings = passport["settings"]
+    with opened(run) as tables:
+        return {
+            "passport": passport,
+            "funnel": funnel.steps(made),
+            "karma": crawled.karma(tables),
+            "months": crawled.months(tables),
+            "hosts": crawled.hosts(tables),
+            "fetches": crawled.fetches(tables),
+            "languages": curated.languages(tables),
+            "signals": curated.signals(tables, settings),
+            "duplicates": curated.duplicates(tables, settings),
+            "rules": curated.rules(tables),
+            "tokens": curated.tokens(tables),
+            "training": _training(training_folder),
+            "samples": curated.samples(tables, seed),
+        }
+
+
+def _passport(run: Mapping[str, Dataset], made: Mapping[str, Manifest]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    libraries: dict[str, str] = {}
+    for dataset in run.values():
+        begun = read_json(dataset.folder / "begun.json")
+        settings |= begun["settings"]
+        libraries |= begun["libraries"]
+    return {
+        "root_hash": root_hash({name: one.set_hash for name, one in made.items()}),
+        "versions": {"webtext": _version(), "python": platform.python_version(), **libraries},
+        "settings": dict(sorted(settings.items())),
+        "datasets": [_row(one) for one in made.values()],
+    }
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("webtext")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "not installed"
+
+
+def _row(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "dataset": manifest.dataset,
+        "fingerprint": manifest.fingerprint,
+        "rows": manifest.rows,
+        "bytes": manifest.bytes,
+        "files": len(manifest.files),
+        "seconds": manifest.seconds,
+    }
+
+
+def _training(folder: Path | None) -> dict[str, Any] | None:
+    lines = metrics.read(folder) if folder else []
+    if folder is None or not lines:
+        return None
+    every = -(-len(lines) // CURVE_POINTS)
+    curve = [line for place, line in enumerate(lines) if place % every == 0 or line is lines[-1]]
+    evaluation = folder / "evaluation.json"
+    return {
+        "steps": lines[-1]["step"],
+        "first_loss": lines[0]["loss"],
+        "last_loss": sum(line["loss"] for line in lines[-SMOOTHED:]) / len(lines[-SMOOTHED:]),
+        "tokens": lines[-1].get("tokens"),
+        "seconds": round(sum(line.get("seconds") or 0.0 for line in lines), 3),
+        "curve": curve,
+        "evaluation": read_json(evaluation) if evaluation.exists() else None,
+    }

@@ -1,0 +1,315 @@
+"""The sections of the report: each a function of its facts that returns HTML.
+
+Charts are put into `figures` under a name; the HTML holds `place_of(name)` where one will stand.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.report import charts
+from pipeline.report.elements import link, of, percent, size, table, text, tiles
+
+Figures = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+
+def place_of(name: str) -> str:
+    """Where a chart of that name will stand."""
+    return f"<!--chart {name}-->"
+
+
+def _chart(figures: Figures, name: str, figure: Any, title: str = "") -> str:
+    figures[name] = figure
+    head = f"<h3>{text(title)}</h3>" if title else ""
+    return f"<div>{head}{place_of(name)}</div>"
+
+
+def summary(facts: Mapping[str, Any], laws: Rows) -> str:
+    """The figures that matter, in one row."""
+    counts = {step["step"]: step["count"] for step in facts["funnel"]}
+    splits = (facts["tokens"] or {}).get("splits", [])
+    trained = facts["training"]
+    broken = sum(law["verdict"] == "broken" for law in laws)
+    holding = sum(law["verdict"] == "holds" for law in laws)
+    verdict = f'<span class="bad">{broken} broken</span>' if broken else f"{holding} hold"
+    loss = f"{trained['first_loss']:.2f} → {trained['last_loss']:.2f}" if trained else "–"
+    return tiles(
+        [
+            ("links to follow", text(counts.get("links to follow"))),
+            ("pages fetched", text(counts.get("pages"))),
+            ("documents kept", text(counts.get("documents kept"))),
+            ("tokens", text(sum(one["tokens"] for one in splits) if splits else None)),
+            ("training loss", loss),
+            ("laws", verdict),
+        ]
+    )
+
+
+def passport(found: Mapping[str, Any], figures: Figures) -> str:
+    """What to cite: hashes, sizes, settings, versions."""
+    work = {one["dataset"]: one["seconds"] for one in found["datasets"]}
+    chart = charts.bars(list(work), {"seconds": list(work.values())}, "seconds of work, all tasks")
+    drawn = _chart(figures, "seconds", chart) if work else ""
+    rows = [
+        [
+            text(one["dataset"]),
+            f"<code>{text(one['fingerprint'])}</code>",
+            text(one["rows"]),
+            size(one["bytes"]),
+            text(one["files"]),
+            text(round(one["seconds"], 1)),
+        ]
+        for one in found["datasets"]
+    ]
+    made = table(["dataset", "fingerprint", "rows", "bytes", "files", "seconds of work"], rows, 2)
+    settings = [
+        [f"<code>{text(key)}</code>", _setting(value)] for key, value in found["settings"].items()
+    ]
+    versions = [[text(key), text(value)] for key, value in found["versions"].items()]
+    return (
+        f"{made}{drawn}<h3>Settings that shape the content</h3>"
+        f"{table(['setting', 'value'], settings, 2)}"
+        f"<h3>Versions</h3>{table(['part', 'version'], versions, 2)}"
+    )
+
+
+def _setting(value: Any) -> str:
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return f"<code>{text(shown if shown != '' else None)}</code>"
+
+
+def funnel(found: Rows, figures: Figures) -> str:
+    """Every step with what is left, and what was lost on the way to it, by reason."""
+    del figures
+    first = found[0]["count"]
+    items = []
+    for place, step in enumerate(found):
+        before = found[place - 1]["count"] if place else step["count"]
+        lost = "".join(
+            f"<span><b>−{text(count)}</b> {text(reason.replace('_', ' '))}</span> "
+            for reason, count in step["lost"].items()
+        )
+        width = 100 * step["count"] / first if first else 0
+        items.append(
+            f"<li><span>{text(step['step'])}</span>"
+            f'<span class="bar"><i style="width:{width:.2f}%"></i></span>'
+            f'<span class="count">{text(step["count"])}</span>'
+            f'<span class="share">{percent(step["count"], before)}</span>'
+            + (f'<span class="lost">{lost}</span>' if lost else "")
+            + "</li>"
+        )
+    return (
+        "<p>What was read, what is left after each step, and what was left out for which reason. "
+        "The share is of the step above.</p>"
+        f'<ol class="funnel">{"".join(items)}</ol>'
+    )
+
+
+def karma(found: Rows, figures: Figures) -> str:
+    """Links by karma, with those that became documents of the corpus in front."""
+    labels = [_range(row["from"], row["below"]) for row in found]
+    series = {"links": [row["links"] for row in found]}
+    rows = [
+        [label, text(row["links"]), text(row["kept"]), percent(row["kept"] or 0, row["links"])]
+        for label, row in zip(labels, found, strict=True)
+    ]
+    if all(row["kept"] is not None for row in found):
+        series["in the corpus"] = [row["kept"] for row in found]
+    return (
+        "<p>A link's karma over all its submissions.</p>"
+        + _chart(figures, "karma", charts.bars(labels, series, "karma"))
+        + table(["karma", "links", "in the corpus", "share"], rows)
+    )
+
+
+def _range(low: int, below: int | None) -> str:
+    if below is None:
+        return f"{low:,}+"
+    return f"{low:,}" if below == low + 1 else f"{low:,}–{below - 1:,}"
+
+
+def months(found: Rows, figures: Figures) -> str:
+    """Submissions with a link, month by month."""
+    labels = [row["month"] for row in found]
+    span = f"{labels[0]} to {labels[-1]}"
+    chart = charts.bars(labels, {"posts": [row["posts"] for row in found]}, span)
+    return "<p>Submissions with a usable link, by month.</p>" + _chart(figures, "months", chart)
+
+
+def fetches(found: Mapping[str, Any], figures: Figures) -> str:
+    """How asking for each link ended."""
+    total = sum(row["pages"] for row in found["outcomes"])
+    rows = [
+        [
+            text(row["outcome"].replace("_", " ")),
+            text(row["source"]),
+            text(row["pages"]),
+            percent(row["pages"], total),
+            size(row["bytes"]),
+        ]
+        for row in found["outcomes"]
+    ]
+    html = table(["outcome", "source", "links", "share", "bytes"], rows, 2)
+    html += "<h3>HTTP status</h3>" + of(found["statuses"], {"status": "status", "pages": "links"})
+    if found["bytes"]:
+        chart = charts.histogram(found["bytes"], "bytes of a page", log=True)
+        html += _chart(figures, "page-bytes", chart, "Size of pages")
+    return html
+
+
+def hosts(found: Mapping[str, Any], figures: Figures) -> str:
+    """Who the corpus is made of."""
+    del figures
+    columns = {
+        "host": "host",
+        "links": "links",
+        "followed": "followed",
+        "fetched": "fetched",
+        "kept": "kept",
+        "tokens": "tokens",
+    }
+    return (
+        f"<p>{text(found['hosts'])} hosts (www. left out). The ten largest hold "
+        f"{percent(found['ten_hold_of_links'], 1)} of the links and "
+        f"{percent(found['ten_hold_of_tokens'], 1)} of the tokens.</p>"
+        f"<h3>Before: by links</h3>{of(found['by_links'], columns)}"
+        f"<h3>After: by tokens</h3>{of(found['by_tokens'], columns)}"
+    )
+
+
+def languages(found: Rows, figures: Figures) -> str:
+    """Languages of all documents, before the policy."""
+    del figures
+    total = sum(row["documents"] for row in found)
+    rows = [
+        [
+            text(row["language"]),
+            text(row["documents"]),
+            percent(row["documents"], total),
+            text(row["words"]),
+        ]
+        for row in found
+    ]
+    return "<p>Of every document with text.</p>" + table(
+        ["language", "documents", "share", "words"], rows
+    )
+
+
+def signals(found: Rows, figures: Figures) -> str:
+    """One small histogram for each number; red lines are where the policy cuts."""
+    drawn = []
+    for one in found:
+        if one["histogram"]:
+            label = one["signal"].replace("_", " ")
+            cuts = (one["least"], one["most"])
+            chart = charts.histogram(one["histogram"], label, log=one["log"], cuts=cuts, small=True)
+            drawn.append(_chart(figures, f"signal-{one['signal']}", chart))
+    return (
+        "<p>What was measured of each document. A red line is a limit of the policy.</p>"
+        f'<div class="grid">{"".join(drawn)}</div>'
+    )
+
+
+def duplicates(found: Mapping[str, Any], figures: Figures) -> str:
+    """Twins: how alike, in how large groups, and the largest groups."""
+    html = tiles(
+        [
+            ("verified pairs", text(found["pairs"])),
+            ("clusters", text(found["clusters"])),
+            ("dropped as duplicates", text(found["dropped"])),
+            ("threshold (Jaccard)", text(found["threshold"])),
+        ]
+    )
+    drawn = ""
+    if found["jaccard"]:
+        chart = charts.histogram(found["jaccard"], "exact Jaccard", cuts=(found["threshold"],))
+        drawn += _chart(figures, "jaccard", chart, "Pairs by similarity")
+    if found["sizes"]:
+        labels = [str(row["size"]) for row in found["sizes"]]
+        values = {"clusters": [row["clusters"] for row in found["sizes"]]}
+        chart = charts.bars(labels, values, "documents in the cluster")
+        drawn += _chart(figures, "clusters", chart, "Clusters by size")
+    rows = [
+        ["<br>".join(map(link, one["urls"])) + ("<br>…" if one["size"] > len(one["urls"]) else ""),
+         text(one["size"]), text(one["dropped"])]
+        for one in found["largest"]
+    ]  # fmt: skip
+    return f'{html}<div class="two">{drawn}</div><h3>Largest clusters</h3>' + table(
+        ["addresses", "documents", "dropped"], rows
+    )
+
+
+def rules(found: Rows, figures: Figures) -> str:
+    """What each rule of the policy drops, alone and with others."""
+    del figures
+    rows = [
+        [
+            text(row["rule"].replace("_", " ")),
+            text(row["documents"]),
+            text(row["alone"]),
+            text(row["with_others"]),
+        ]
+        for row in found
+    ]
+    return (
+        "<p>All rules are applied to every document. A rule that drops little alone could go.</p>"
+        + table(["rule", "would drop", "alone", "with others"], rows)
+    )
+
+
+def tokens(found: Mapping[str, Any], figures: Figures) -> str:
+    """What the trainer reads."""
+    rows = [
+        [text(one["split"]), text(one["documents"]), text(one["tokens"]),
+         text(round(one["tokens"] / max(one["documents"], 1)))]
+        for one in found["splits"]
+    ]  # fmt: skip
+    html = table(["split", "documents", "tokens", "tokens a document"], rows)
+    if found["lengths"]:
+        chart = charts.histogram(found["lengths"], "tokens of a document", log=True)
+        html += _chart(figures, "token-lengths", chart)
+    return html
+
+
+def training(found: Mapping[str, Any], figures: Figures) -> str:
+    """The loss curve, and what the model makes of held-out text."""
+    curve = found["curve"]
+    series = {"training": ([line["step"] for line in curve], [line["loss"] for line in curve])}
+    held_out = [line for line in curve if line.get("validation_loss") is not None]
+    if held_out:
+        series["held out"] = (
+            [line["step"] for line in held_out],
+            [line["validation_loss"] for line in held_out],
+        )
+    html = tiles(
+        [
+            ("steps", text(found["steps"])),
+            ("tokens seen", text(found["tokens"])),
+            ("first loss", f"{found['first_loss']:.3f}"),
+            ("last loss, mean of ten steps", f"{found['last_loss']:.3f}"),
+            ("seconds", text(round(found["seconds"], 1))),
+        ]
+    )
+    html += _chart(figures, "loss", charts.lines(series, "step"), "Loss")
+    if found["evaluation"]:
+        rows = [
+            [text(key.replace("_", " ")), text(value)] for key, value in found["evaluation"].items()
+        ]
+        html += f"<h3>Evaluation</h3>{table(['', 'value'], rows)}"
+    return html
+
+
+def samples(found: Mapping[str, Rows], figures: Figures) -> str:
+    """Texts to read: kept ones, and some that each rule dropped."""
+    del figures
+    parts = ["<p>Chosen by hash, not by hand. People should read them.</p>"]
+    for rule, rows in found.items():
+        title = "Kept" if rule == "kept" else f"Dropped: {rule.replace('_', ' ')}"
+        parts.append(f"<h3>{text(title)}</h3>")
+        parts += [
+            f"<details><summary>{text(row['title'] or row['url'])} "
+            f'<span class="soft">{text(row["characters"])} characters</span></summary>'
+            f"{link(row['url'])}<pre>{text(row['head'])}</pre></details>"
+            for row in rows
+        ]
+    return "\n".join(parts)

@@ -1,0 +1,158 @@
+"""What the report counts: equal to a plain count of the same rows, whatever is made so far."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.report import facts
+from pipeline.report.tables import opened
+from pipeline.store import Dataset
+from tests.pipeline import made_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
+    return made_run.make(tmp_path_factory.mktemp("run"), links=200)
+
+
+@pytest.fixture(scope="module")
+def found(run: dict[str, Dataset]) -> dict[str, Any]:
+    return facts.gather(run, None)
+
+
+def rows(run: dict[str, Dataset], name: str) -> list[dict[str, Any]]:
+    return [row for path in run[name].files() for row in pq.read_table(path).to_pylist()]
+
+
+def test_facts_are_plain_json_and_the_same_each_time(run: dict[str, Dataset]) -> None:
+    once, again = facts.gather(run, None), facts.gather(run, None)
+    assert json.dumps(once) == json.dumps(again)
+
+
+def test_in_the_funnel_nothing_vanishes(found: dict[str, Any]) -> None:
+    steps = found["funnel"]
+    assert [step["step"] for step in steps] == [
+        "lines of the dumps",
+        "submissions with a link",
+        "distinct links",
+        "links to follow",
+        "pages",
+        "documents with text",
+        "documents kept",
+        "documents in tokens",
+    ]
+    for above, step in itertools.pairwise(steps):
+        assert above["count"] - sum(step["lost"].values()) == step["count"], step
+
+
+def test_karma_counts_every_link_once(run: dict[str, Dataset], found: dict[str, Any]) -> None:
+    assert sum(row["links"] for row in found["karma"]) == len(rows(run, "links"))
+    kept = [row for row in rows(run, "corpus") if row["verdict"] == "kept"]
+    assert sum(row["kept"] for row in found["karma"]) == len(kept)
+    three = next(row for row in found["karma"] if row["from"] == 3)
+    assert three["links"] == sum(3 <= row["karma"] < 5 for row in rows(run, "links"))
+
+
+def test_months_are_in_order_and_complete(run: dict[str, Dataset], found: dict[str, Any]) -> None:
+    assert [row["month"] for row in found["months"]] == sorted(
+        {row["day"].strftime("%Y-%m") for row in rows(run, "submissions")}
+    )
+    assert sum(row["posts"] for row in found["months"]) == len(rows(run, "submissions"))
+
+
+def test_hosts_before_and_after(run: dict[str, Dataset], found: dict[str, Any]) -> None:
+    hosts = found["hosts"]
+    names = {row["host"].removeprefix("www.") for row in rows(run, "links")}
+    assert hosts["hosts"] == len(names)
+    assert {row["host"] for row in hosts["by_links"]} <= names
+    tokens = [row["tokens"] for row in hosts["by_tokens"]]
+    assert tokens == sorted(tokens, reverse=True)
+    if len(names) <= 25:
+        assert sum(tokens) == sum(row["length"] for row in rows(run, "tokens"))
+    assert 0 < hosts["ten_hold_of_links"] <= 1
+
+
+def test_every_signal_has_a_histogram_of_all_documents(
+    run: dict[str, Dataset], found: dict[str, Any]
+) -> None:
+    measured = rows(run, "signals")
+    assert {one["signal"] for one in found["signals"]} == set(measured[0]) - {
+        "document_id",
+        "language",
+    }
+    for one in found["signals"]:
+        histogram = one["histogram"]
+        assert sum(histogram["counts"]) == len(measured), one["signal"]
+        assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+    words = next(one for one in found["signals"] if one["signal"] == "words")
+    assert (words["least"], words["most"]) == (50, 9000)
+
+
+def test_duplicates_and_rules(run: dict[str, Dataset], found: dict[str, Any]) -> None:
+    gone = [row for row in rows(run, "duplicates") if row["keeper_id"] is not None]
+    assert found["duplicates"]["dropped"] == len(gone)
+    assert found["duplicates"]["pairs"] == len(rows(run, "pairs"))
+    assert sum(found["duplicates"]["jaccard"]["counts"]) == len(rows(run, "pairs"))
+    assert all(len(one["urls"]) == 2 for one in found["duplicates"]["largest"])
+    by_rule = {row["rule"]: row for row in found["rules"]}
+    dropped = [row for row in rows(run, "corpus") if "min_words" in row["rules"]]
+    assert by_rule["min_words"]["documents"] == len(dropped)
+    assert by_rule["min_words"]["alone"] + by_rule["min_words"]["with_others"] == len(dropped)
+
+
+def test_tokens_by_split(run: dict[str, Dataset], found: dict[str, Any]) -> None:
+    index = rows(run, "tokens")
+    (split,) = found["tokens"]["splits"]
+    assert split == {
+        "split": "train",
+        "documents": len(index),
+        "tokens": sum(row["length"] for row in index),
+    }
+
+
+def test_samples_are_of_each_kind_and_another_seed_gives_others(run: dict[str, Dataset]) -> None:
+    one, same, other = (facts.gather(run, None, seed)["samples"] for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+    assert len(one["kept"]) == 10
+    assert 1 <= len(one["min_words"]) <= 3
+
+
+@pytest.mark.parametrize("upto", [0, 1, 2, 3, 5, 7, 9])
+def test_a_run_that_is_not_done_leaves_sections_out(run: dict[str, Dataset], upto: int) -> None:
+    part = dict(list(run.items())[:upto])
+    found = facts.gather(part, None)
+    assert found["tokens"] is None
+    assert found["training"] is None
+    assert (found["karma"] is None) == ("links" not in part)
+    assert len(found["passport"]["datasets"]) == upto
+
+
+def test_training_curve_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
+    lines = [
+        {"step": n, "loss": 10 - n / 500, "lr": 1e-3, "tokens": n * 512} for n in range(1, 2502)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "evaluation.json").write_text('{"loss": 6.5}')
+    found = facts.gather({}, tmp_path)["training"]
+    assert len(found["curve"]) <= facts.CURVE_POINTS + 1
+    assert (found["curve"][0]["step"], found["curve"][-1]["step"]) == (1, 2501)
+    assert found["last_loss"] == pytest.approx(sum(line["loss"] for line in lines[-10:]) / 10)
+    assert found["evaluation"] == {"loss": 6.5}
+
+
+def test_a_histogram_of_one_value_and_of_none(tmp_path: Path) -> None:
+    with opened({}) as tables:
+        assert tables.histogram("(select 5 as x)", "x") is not None
+        assert sum(tables.histogram("(select 5 as x)", "x")["counts"]) == 1  # type: ignore[index]
+        assert tables.histogram("(select null::double as x)", "x") is None
+        assert tables.log_histogram("(select 0 as x)", "x")["counts"] == [1.0]  # type: ignore[index]
+
+
+def test_folders_with_quotes_in_their_names_are_read(tmp_path: Path) -> None:
+    found = facts.gather(made_run.make(tmp_path / "it's a run", links=30), None)
+    assert found["tokens"]["splits"]

@@ -1,0 +1,158 @@
+"""The report's page: whole, safe against what the web says, offline, the same each time."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.report import charts, facts, page
+from pipeline.store import Dataset
+from tests.pipeline import made_run
+
+LAWS = [
+    {"number": "1", "name": "nothing vanishes", "verdict": "holds", "evidence": "12 = 12"},
+    {"number": "2", "name": "<b>bold</b>", "verdict": "broken", "evidence": "<script>x</script>"},
+    {"number": "3", "name": "later", "verdict": "not checked", "evidence": "no canaries"},
+]
+
+OWN_SCRIPTS = charts.library().count("<script") + 1
+"""The library's and the one that draws the charts."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
+    return made_run.make(tmp_path_factory.mktemp("run"), links=200)
+
+
+@pytest.fixture(scope="module")
+def gathered(run: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("training")
+    lines = [
+        {"step": n, "loss": 10 / n, "lr": 1e-3, "tokens": n, "seconds": 0.1} for n in (1, 2, 3)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return facts.gather(run, folder)
+
+
+@pytest.fixture(scope="module")
+def html(gathered: dict[str, Any]) -> str:
+    return page.render(gathered, LAWS)
+
+
+class Reader(HTMLParser):
+    """Collects tags and the texts between them; scripts and styles are no text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    return reader
+
+
+def test_every_section_is_there(html: str) -> None:
+    for key, title, _ in page.SECTIONS:
+        assert f'<section id="{key}"><h2>{title}</h2>' in html
+    assert "Not made yet" not in html
+    assert "<!--chart" not in html
+
+
+def test_what_the_web_says_stays_text(html: str, gathered: dict[str, Any]) -> None:
+    urls = [url for one in gathered["duplicates"]["largest"] for url in one["urls"]]
+    assert made_run.HOSTILE_URL in urls, "else this test shows nothing"
+    shown = read(html)
+    assert made_run.HOSTILE_URL in "".join(shown.text)
+    assert shown.tags.count("script") == OWN_SCRIPTS
+    assert not any(name.startswith("on") for name, _ in shown.attributes)
+
+
+def test_a_hostile_document_is_escaped_wherever_it_stands() -> None:
+    facts_ = facts.gather({}, None)
+    facts_["samples"] = {
+        made_run.HOSTILE: [
+            {
+                "url": "javascript:alert(1)",
+                "title": made_run.HOSTILE,
+                "characters": 3,
+                "head": made_run.HOSTILE_TEXT,
+            }
+        ]
+    }
+    facts_["duplicates"] = {
+        **{"pairs": 1, "clusters": 1, "dropped": 1, "threshold": 0.8, "jaccard": None, "sizes": []},
+        "largest": [{"urls": [made_run.HOSTILE_URL], "size": 1, "dropped": 0}],
+    }
+    facts_["months"] = [{"month": "</script><script>alert(3)</script>", "posts": 1}]
+    drawn = page.render(facts_, LAWS)
+    shown = read(drawn)
+    assert made_run.HOSTILE_TEXT in "".join(shown.text)
+    assert "<script>alert" not in drawn
+    assert "<b>bold</b>" not in drawn
+    assert not any((value or "").startswith("javascript:") for _, value in shown.attributes)
+    assert shown.tags.count("script") == drawn.count("</script>") == OWN_SCRIPTS
+    assert "img" not in shown.tags
+
+
+def test_loads_nothing_from_anywhere(html: str) -> None:
+    shown = read(html)
+    assert not [value for name, value in shown.attributes if name == "src"]
+    assert "link" not in shown.tags
+    assert "default-src 'none'" in html
+    assert not re.search(r"cdn\.|googleapis|unpkg|jsdelivr", html)
+
+
+def test_is_under_five_megabytes(html: str) -> None:
+    assert len(html.encode()) < 5_000_000
+
+
+def test_the_same_facts_give_the_same_page(gathered: dict[str, Any], html: str) -> None:
+    assert page.render(gathered, LAWS) == html
+
+
+def test_verdicts_are_words_as_well_as_colours(html: str) -> None:
+    for verdict in ("holds", "broken", "not checked"):
+        assert f">{verdict}</span>" in html
+
+
+def test_an_empty_run_says_what_is_not_made() -> None:
+    drawn = page.render(facts.gather({}, None), [])
+    assert drawn.count("Not made yet") >= 10
+
+
+@pytest.mark.parametrize("upto", [1, 2, 4, 8, 9])
+def test_any_beginning_of_a_run_can_be_drawn(run: dict[str, Dataset], upto: int) -> None:
+    part = dict(list(run.items())[:upto])
+    drawn = page.render(facts.gather(part, None), LAWS)
+    assert "Not made yet" in drawn
+    assert drawn.rstrip().endswith("</html>")
+
+
+def test_facts_that_went_through_json_draw_the_same_page(
+    gathered: dict[str, Any], html: str
+) -> None:
+    assert page.render(json.loads(json.dumps(gathered)), LAWS) == html
+
+
+def test_numbers_are_right_aligned_and_grouped(html: str) -> None:
+    assert re.search(r"<td class=n>\d{1,3},\d{3}</td>", html)
+
+
+def test_written_file_opens_as_utf8(html: str, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes(html.encode())
+    assert (tmp_path / "report.html").read_text("utf-8") == html
