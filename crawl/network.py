@@ -69,6 +69,7 @@ class Pin:
         """Whether the line speaks for a host, asked at a port."""
         if self.port is not None and port != self.port:
             return False
+        host = host.lower()
         return host.endswith("." + self.name) if self.wild else host == self.name
 
 
