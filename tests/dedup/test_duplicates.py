@@ -1,4 +1,5 @@
-"""Which documents are dropped for which: a maximal independent set, whatever the order of the pairs."""
+"""Which documents are dropped for which: a maximal independent set, whatever the order of the
+pairs."""
 
 import random
 
@@ -55,7 +56,8 @@ def test_related_but_not_similar_shares_a_cluster_and_stays():
 
 
 def test_copies_go_with_the_one_that_stands_for_them():
-    """2 = 3 word for word; the longer 1 is like 2, so it is like 3, though the pair was never listed."""
+    """2 = 3 word for word; the longer 1 is like 2, so it is like 3, though the pair was never
+    listed."""
     sizes = {1: 200}
     found = find([pair(1, 2, 0.85, sizes), pair(2, 3, 1.0, sizes)])
     assert found == {1: (1, None), 2: (1, 1), 3: (1, 1)}
@@ -71,7 +73,8 @@ SIMILARITIES = st.dictionaries(
 @given(SIMILARITIES, st.lists(st.integers(1, 5), min_size=12, max_size=12))
 def test_dropped_if_and_only_if_similar_to_a_kept_one_of_higher_priority(similarities, sizes):
     pairs = [
-        pair(a, b, similarity, dict(enumerate(sizes))) for (a, b), similarity in similarities.items()
+        pair(a, b, similarity, dict(enumerate(sizes)))
+        for (a, b), similarity in similarities.items()
     ]
     found = find(pairs)
     kept = {number for number, (_, keeper) in found.items() if keeper is None}

@@ -93,7 +93,8 @@ def test_each_pair_comes_once_for_any_partition(edits: list[tuple[int, int]], pa
 
 
 def test_the_labelled_articles_are_found():
-    """A thousand news articles with planted plagiarism: every labelled pair that is similar is found."""
+    """A thousand news articles with planted plagiarism: every labelled pair that is similar is
+    found."""
     if not NEARDUP.exists():
         pytest.skip("../shared/data/neardup is not on this machine")
     lines = (NEARDUP / "articles_1000.train").read_text().splitlines()
@@ -105,15 +106,16 @@ def test_the_labelled_articles_are_found():
     ]  # fmt: skip
     sets = [shingles(words(text), 5) for text in texts]
     found = {(a, b): similarity for a, b, similarity in numbers(match(texts))}
-    truth = {
-        (a, b): jaccard(sets[a], sets[b]) for a, b in combinations(range(len(texts)), 2)
-    }
+    truth = {(a, b): jaccard(sets[a], sets[b]) for a, b in combinations(range(len(texts)), 2)}
     similar = {pair for pair, similarity in truth.items() if similarity >= CONFIG.threshold}
     assert all(found[pair] == truth[pair] for pair in found)
     assert similar <= found.keys()
     assert {pair for pair in labelled if truth[pair] >= CONFIG.threshold} <= similar
     dropped = duplicates.keepers(
-        [duplicates.Pair(*pair, s, len(sets[pair[0]]), len(sets[pair[1]])) for pair, s in found.items()],
+        [
+            duplicates.Pair(*pair, s, len(sets[pair[0]]), len(sets[pair[1]]))
+            for pair, s in found.items()
+        ],
         CONFIG.threshold,
     )
     assert len(dropped) == len({b for _, b in similar} | {a for a, _ in similar}) // 2

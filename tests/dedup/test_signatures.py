@@ -56,7 +56,7 @@ def test_a_long_text_is_signed_in_chunks_as_at_once():
 
 
 def test_known_answer():
-    """A new library that signs otherwise must not pass unseen: old signatures would be worthless."""
+    """A library that signs otherwise must not pass unseen: old signatures were worthless."""
     (row,) = sign("the quick brown fox jumps over the lazy dog")
     assert row["shingles"] == 5
     assert row["minima"][:3] == [232674167, 332507795, 1757090709]
