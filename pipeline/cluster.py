@@ -30,6 +30,7 @@ RETRIES = 3
 """Lost workers or machines that one task may outlive."""
 OBJECT_STORE_BYTES = 200 << 20
 """Only reports pass through it."""
+PREFIX = "webtext-ray-"
 CONNECT_TIMEOUT_S = 10.0
 CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Where `ray start` writes the address of a cluster that runs on this machine."""
@@ -82,7 +83,8 @@ def _answers(address: str) -> bool:
 @contextmanager
 def _embedded(cpus: int) -> Iterator[None]:
     """Our own Ray, on loopback; its files go when it ends, its token never lies on a disk."""
-    folder = Path(tempfile.mkdtemp(prefix="webtext-ray-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         ray.init(
@@ -99,6 +101,24 @@ def _embedded(cpus: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what killed drivers left: the process in the folder's name is gone."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class Cluster:

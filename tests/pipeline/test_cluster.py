@@ -1,0 +1,131 @@
+"""Ray as a guest and as a host: what runs is joined and left running, what we embed goes whole."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import cluster
+from tests import story
+
+ROOT = Path(__file__).parents[2]
+STARTED = re.compile(r"ray start --address='([^']+)'")
+DEADLINE_S = 120
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "urls.txt").write_text("http://a-page.com/\n")
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f'root = "{tmp_path}/run"\nworkers = 1\n[crawl]\nlive = false\nshards = 1\n'
+        f'submissions = ["{tmp_path}/urls.txt"]\n'
+    )
+    return path
+
+
+def rebuild(recipe: Path, *words: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "rebuild", str(recipe), *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_an_embedded_ray_leaves_nothing_behind(recipe: Path, tmp_path: Path):
+    home, temporary = tmp_path / "home", Path("/tmp") / f"wt{os.getpid()}"
+    home.mkdir()
+    temporary.mkdir()
+    try:
+        rebuild(recipe, HOME=str(home), TMPDIR=str(temporary))
+        assert list(home.iterdir()) == []
+        assert [entry.name for entry in temporary.iterdir() if "ray" in entry.name] == []
+    finally:
+        subprocess.run(["rm", "-rf", str(temporary)], check=True)
+
+
+def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path):
+    ray = str(Path(sys.executable).with_name("ray"))
+    folder = Path("/tmp") / f"wr{os.getpid()}"
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", "--port=0", "--num-cpus=2", "--disable-usage-stats",
+         "--include-dashboard=false", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    try:
+        address = started(head)
+        for _ in range(2):
+            rebuild(recipe, "--remake", "links", "--address", address, RAY_AUTH_MODE="disabled")
+        assert head.poll() is None
+        jobs = (folder / "session_latest/logs").glob("worker-*.out")
+        assert list(jobs), "no worker of the running Ray was used"
+    finally:
+        below = story.descendants(head.pid)
+        os.kill(head.pid, signal.SIGTERM)
+        head.communicate(timeout=DEADLINE_S)
+        for pid in below:
+            end(pid)
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def started(head: subprocess.Popen[str]) -> str:
+    """The address that `ray start` prints."""
+    assert head.stdout
+    for line in head.stdout:
+        if found := STARTED.search(line):
+            return found.group(1)
+    pytest.fail("ray start ended without an address")
+
+
+def end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def test_workers_end_with_their_driver_and_the_next_run_sweeps_after_them(recipe: Path):
+    """No orphan goes on writing after the driver is killed; its folder goes with the next one."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "rebuild", str(recipe)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    workers: set[int] = set()
+    while process.poll() is None and len(list(recipe.parent.glob("run/*/*/reports/*"))) < 2:
+        workers |= {pid for pid in story.descendants(process.pid) if is_worker(name(pid))}
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    left = list(Path(tempfile.gettempdir()).glob(f"{cluster.PREFIX}{process.pid}-*"))
+    ends = time.monotonic() + DEADLINE_S
+    while any(map(name, workers)) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert workers and not any(map(name, workers))
+    rebuild(recipe)
+    assert left and not any(folder.exists() for folder in left)
+
+
+def is_worker(title: str) -> bool:
+    """Ray's agents outlive a driver by a minute, but write nothing of ours."""
+    return title.startswith("ray::") and "Agent" not in title
+
+
+def name(pid: int) -> str:
+    """What a living process calls itself; nothing of a dead one."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
