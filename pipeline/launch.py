@@ -1,9 +1,12 @@
 """`webtext train`, `evaluate` and `generate`: the run's tokens, the folder of their training, and
 who runs it."""
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,17 @@ import msgspec
 from pipeline import lease, manifest, progress, state
 from pipeline.config import Config
 from pipeline.failures import BadInput, GangFailed
-from pipeline.store import Dataset, write_json
+from pipeline.store import Dataset, read_json, write_json
 from training import batches, checkpoint, metrics, tokens
 from training.config import CPU_RANK_ENVIRONMENT, TrainingConfig
+from training.config import BadInput as TrainingBadInput
+
+REFUSAL = "refused.json"
+"""In the run's folder: why a rank would fail however often it is started."""
+PR_SET_PDEATHSIG = 1
+
+Job = dict[str, Any]
+Check = Callable[[int], None]
 
 
 def train(config: Config, *, address: str | None, local: bool) -> str:
@@ -31,11 +42,21 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
         "tokens": str(dataset.folder),
         "folder": str(folder),
     }
+
+    def check(ranks: int) -> None:
+        """BadInput here, before any process starts, not in each of them."""
+        config.training.micro_windows(ranks)
+        if found:
+            identity = train_split.identity
+            checkpoint.refuse_foreign(found, config.training, world=ranks, tokens=identity)
+
     with lease.hold(folder, "train"), progress.training(folder / "metrics.jsonl", last):
+        (folder / REFUSAL).unlink(missing_ok=True)
         if local:
-            _torchrun(config.training, job)
+            _torchrun(config.training, job, check)
         else:
-            _gang(config, job, address)
+            _gang(config, job, address, check)
+    _raise_refusal(folder)
     lines = metrics.read(folder)
     first, final = lines[0], lines[-1]
     return (
@@ -72,7 +93,7 @@ def generate(config: Config, prompt: str, seed: int) -> str:
     return sample(str(folder), prompt, config.training, seed)
 
 
-def _gang(config: Config, job: dict[str, Any], address: str | None) -> None:
+def _gang(config: Config, job: Job, address: str | None, check: Check) -> None:
     import torch  # noqa: F401  -- an absent extra is told before Ray starts
 
     from pipeline import cluster, gang
@@ -80,23 +101,43 @@ def _gang(config: Config, job: dict[str, Any], address: str | None) -> None:
     cpus = max(config.workers or os.cpu_count() or 1, config.training.ranks)
     with cluster.connected(address, cpus):
         ranks = config.training.world(gang.gpus())
-        config.training.micro_windows(ranks)
+        check(ranks)
         gang.run(rank, job, ranks, str(Path(job["folder"]) / "ray"), CPU_RANK_ENVIRONMENT)
 
 
-def rank(job: dict[str, Any]) -> None:
-    """One rank of the training; `job` as in `training.zero.Job`."""
+def rank(job: Job) -> None:
+    """One rank of the training; `job` as in `training.zero.Job`.
+
+    What would fail again however often it is started anew is written down and told by the driver:
+    the first rank to see it raises, so that the others do not wait for it, and the restarted
+    gang finds it written.
+    """
     from training import zero
+    from training.loop import Diverged
 
-    zero.train(msgspec.convert(job["training"], TrainingConfig), job["tokens"], job["folder"])
+    refusal = Path(job["folder"]) / REFUSAL
+    if refusal.exists():
+        return
+    try:
+        zero.train(msgspec.convert(job["training"], TrainingConfig), job["tokens"], job["folder"])
+    except (TrainingBadInput, Diverged) as error:
+        write_json(refusal, {"input": isinstance(error, TrainingBadInput), "says": str(error)})
+        raise
 
 
-def _torchrun(config: TrainingConfig, job: dict[str, Any]) -> None:
+def _raise_refusal(folder: Path) -> None:
+    path = folder / REFUSAL
+    if path.exists():
+        told = read_json(path)
+        raise BadInput(told["says"]) if told["input"] else GangFailed(told["says"])
+
+
+def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:
     """The ranks as children of torch's own launcher, without Ray."""
     import torch
 
     ranks = config.world(torch.cuda.device_count())
-    config.micro_windows(ranks)
+    check(ranks)
     path = Path(job["folder"]) / "job.json"
     write_json(path, job)
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
@@ -104,6 +145,13 @@ def _torchrun(config: TrainingConfig, job: dict[str, Any]) -> None:
         [sys.executable, *command, "-m", "training.zero", str(path)],
         check=False,
         env=os.environ | ({} if torch.cuda.is_available() else CPU_RANK_ENVIRONMENT),
+        preexec_fn=_end_with_us,
     )
     if done.returncode:
         raise GangFailed(f"a rank of the training ended with status {done.returncode}; see above")
+
+
+def _end_with_us() -> None:
+    """In the child: let the system end it when we die, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

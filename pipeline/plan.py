@@ -27,8 +27,13 @@ from pipeline.config import Config, content
 from pipeline.failures import BadInput
 from pipeline.leaves import Leaf
 from pipeline.stage import Stage, Step
+from pipeline.store import digest_of
 from training import schema as trained
 from training import tokens
+
+DECODERS = ("brotli", "charset-normalizer", "zstandard")
+READERS = ("trafilatura", "lxml", "justext", "htmldate", "courlan")
+"""Libraries whose version changes a document's text or date."""
 
 
 def plan(config: Config) -> tuple[Stage, ...]:
@@ -57,6 +62,7 @@ def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tupl
                 memory_gb=2.5,  # a zstd window of 2^31 bytes
             ),
             settings=content(config, "submissions") | {"crawl.url": url.SCHEME},
+            libraries=("idna", "publicsuffixlist"),
             leaves=tuple(dump.digest for dump in dumps),
         ),
         Stage(
@@ -67,7 +73,8 @@ def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tupl
                 schema=crawled.LINKS,
                 each=("submissions",),
             ),
-            settings=content(config, "links"),
+            settings=content(config, "links")
+            | {"crawl/refused_domains.txt": digest_of(links.DOMAIN_FILE)},
             counted=("outcome",),
         ),
         Stage(
@@ -100,7 +107,7 @@ def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tupl
                 each=("pages",),
             ),
             settings=content(config, "documents"),
-            libraries=("trafilatura", "lxml", "justext", "htmldate"),
+            libraries=DECODERS + READERS,
             counted=("outcome", "extractor"),
         ),
         Stage(

@@ -78,7 +78,7 @@ def test_a_changed_setting_makes_what_stands_on_it_stale_and_fetches_nothing_aga
     assert [row["dataset"] for row in rows if row["status"] != "whole"] == [
         "duplicates", "corpus", "tokens",
     ]  # fmt: skip
-    output = told.run("rebuild", tmp_path, "--local", "dedup.threshold=0.7", "crawl.connections=7")
+    output = told.run("rebuild", tmp_path, "--local", "dedup.threshold=0.7", "crawl.timeout_s=4")
     assert "duplicates is made anew: dedup.threshold 0.8 -> 0.7" in output
     assert "corpus is made anew: duplicates is made anew" in output
     assert Counter((r.host, r.path) for r in told.served.requests) == first
@@ -87,6 +87,13 @@ def test_a_changed_setting_makes_what_stands_on_it_stale_and_fetches_nothing_aga
     asked = Counter((r.host, r.path) for r in told.served.requests) - first
     pages = {page for page in asked if page[1] != "/robots.txt"}
     assert pages and not pages & {page for page in first if page[1] != "/robots.txt"}
+    before = Counter((r.host, r.path) for r in told.served.requests)
+    (tmp_path / "more.txt").write_text("http://a-page-in-no-dump.test/here\n")
+    more = f"crawl.submissions=['{told.dump}', '{tmp_path}/more.txt']"
+    output = told.run("rebuild", tmp_path, "--local", "crawl.min_karma=1", more)
+    assert "submissions is made anew: input files: 1 added, 0 gone" in output
+    asked = Counter((r.host, r.path) for r in told.served.requests) - before
+    assert {host for host, _ in asked} == {"a-page-in-no-dump.test"}
 
 
 def test_the_laws_hold_and_the_report_is_one_offline_file(told: Story, undisturbed):
@@ -172,7 +179,7 @@ def test_a_full_disk_ends_in_one_line_and_a_resumable_state(
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a small disk")
     try:
-        output = told.run("rebuild", disk / "run", "--local", code=1)
+        output = told.run("rebuild", disk / "run", code=1)
         assert "the disk is full" in output.splitlines()[-1]
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert root_hash(told.run("rebuild", disk / "run", "--local")) == undisturbed[1]
@@ -187,6 +194,8 @@ def test_training_on_ray_equals_training_without_and_goes_on_after_a_halt(told: 
     told.run("train", root, *short, "training.stop_after=10")
     (metrics,) = (root / "training").glob("*/metrics.jsonl")
     assert len(losses(metrics)) == 10
+    refused = told.run("train", root, *short, "training.ranks=1", code=2)
+    assert "training.ranks: is 1, but" in refused.splitlines()[-1]
     told.run("train", root, *short)
     halted = losses(metrics)
     metrics.parent.rename(root / "halted")
