@@ -1,8 +1,8 @@
 """Rows and bytes per second of each stage on the demo's web, and what a rebuild of nothing costs.
 
-Usage: python benchmarks/stages.py [PAGES] [ROUNDS]. The web is served by this process on loopback; the
-rebuild runs in a process of its own, without Ray, so that stages do not share the CPUs. Medians over
-the rounds; seconds are those of the stages' own reports, summed over tasks.
+Usage: python benchmarks/stages.py [PAGES] [ROUNDS]. The web is served by this process on loopback;
+the rebuild runs in a process of its own, without Ray, so that stages do not share the CPUs. Medians
+over the rounds; seconds are those of the stages' own reports, summed over tasks.
 """
 
 import statistics

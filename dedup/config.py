@@ -29,7 +29,7 @@ class DedupConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rows: Annotated[int, Meta(ge=1, le=64, extra={"changes": ["pairs"]})] = 7
     """Rows of a band: more make a candidate rarer and surer."""
 
-    seed: Annotated[int, Meta(ge=0, extra={"changes": ["signatures"]})] = 1
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1, extra={"changes": ["signatures"]})] = 1
     """Seed of the MinHash permutations."""
 
     permutations: Annotated[int, Meta(ge=8, le=4096, extra={"changes": ["signatures"]})] = 126
@@ -53,39 +53,47 @@ class CorpusConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The policy over signals: which documents are good enough. One key, one rule; all are applied
     at once."""
 
-    min_words: Annotated[int, Meta(ge=0, extra={"changes": ["corpus"]})] = 50
+    min_words: Annotated[int, Meta(ge=0, extra={"changes": ["duplicates", "corpus"]})] = 50
     """Fewer words are no document: stubs, log-in walls, cookie banners."""
 
-    max_words: Annotated[int, Meta(ge=1, extra={"changes": ["corpus"]})] = 200_000
+    max_words: Annotated[int, Meta(ge=1, extra={"changes": ["duplicates", "corpus"]})] = 200_000
     """More words are a dump of data or a whole book."""
 
-    languages: Annotated[tuple[str, ...], Meta(extra={"changes": ["corpus"]})] = ("en",)
+    languages: Annotated[tuple[str, ...], Meta(extra={"changes": ["duplicates", "corpus"]})] = (
+        "en",
+    )
     """ISO 639-1 codes to keep; empty keeps every language. WebText kept English."""
 
-    min_language_score: Annotated[Share, Meta(extra={"changes": ["corpus"]})] = 0.5
+    min_language_score: Annotated[Share, Meta(extra={"changes": ["duplicates", "corpus"]})] = 0.5
     """How sure the language must be. Half: more likely this language than all others together."""
 
-    min_mean_word_length: Annotated[float, Meta(ge=0, extra={"changes": ["corpus"]})] = 3.0
+    min_mean_word_length: Annotated[
+        float, Meta(ge=0, extra={"changes": ["duplicates", "corpus"]})
+    ] = 3.0
     """Characters; Gopher's rule (Rae et al. 2021, table A1)."""
 
-    max_mean_word_length: Annotated[float, Meta(ge=0, extra={"changes": ["corpus"]})] = 10.0
+    max_mean_word_length: Annotated[
+        float, Meta(ge=0, extra={"changes": ["duplicates", "corpus"]})
+    ] = 10.0
     """Characters; Gopher's rule."""
 
-    min_alphabetic_share: Annotated[Share, Meta(extra={"changes": ["corpus"]})] = 0.6
+    min_alphabetic_share: Annotated[Share, Meta(extra={"changes": ["duplicates", "corpus"]})] = 0.6
     """Words that hold a letter, of all; Gopher asks 0.8, which drops tables and code that WebText
     has."""
 
-    min_stop_word_share: Annotated[Share, Meta(extra={"changes": ["corpus"]})] = 0.05
+    min_stop_word_share: Annotated[Share, Meta(extra={"changes": ["duplicates", "corpus"]})] = 0.05
     """Words that are one of English's commonest, of all: running text has a quarter and more."""
 
-    max_duplicate_line_share: Annotated[Share, Meta(extra={"changes": ["corpus"]})] = 0.3
+    max_duplicate_line_share: Annotated[
+        Share, Meta(extra={"changes": ["duplicates", "corpus"]})
+    ] = 0.3
     """Lines that stand earlier in the same document, of all; Gopher's rule."""
 
-    max_top_3gram_share: Annotated[Share, Meta(extra={"changes": ["corpus"]})] = 0.18
+    max_top_3gram_share: Annotated[Share, Meta(extra={"changes": ["duplicates", "corpus"]})] = 0.18
     """Share of the text that its commonest run of three words takes; Gopher's rule."""
 
     validation_share: Annotated[Share, Meta(extra={"changes": ["corpus"]})] = 0.005
     """Share of kept clusters held out of training, by hash; related documents fall together."""
 
-    seed: Annotated[int, Meta(ge=0, extra={"changes": ["corpus"]})] = 1
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1, extra={"changes": ["corpus"]})] = 1
     """Another seed holds out other documents."""

@@ -1,41 +1,22 @@
 """Each document's verdict: the one place where anything is dropped.
 
-A pure policy over signals and duplicates. All rules are applied to every document, so that the
-effect of each, own and shared, can be counted, and another threshold rewrites verdicts only.
+The policy's rules over signals, and the kept twins that `duplicates` found.
 Related documents fall on the same side of the train / validation split, since the split is a hash
 of their cluster.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
 
+from dedup import policy
 from dedup.config import CorpusConfig
+from dedup.policy import Signals
 from dedup.schema import CORPUS, RULES, Split
 
 VERSION = 1
-
-Signals = Mapping[str, Any]
-Rule = Callable[[Signals, CorpusConfig], bool]
-
-DROPS: dict[str, Rule] = {
-    "min_words": lambda s, c: s["words"] < c.min_words,
-    "max_words": lambda s, c: s["words"] > c.max_words,
-    "language": lambda s, c: (
-        bool(c.languages)
-        and (s["language"] not in c.languages or s["language_score"] < c.min_language_score)
-    ),
-    "mean_word_length": lambda s, c: (
-        not (c.min_mean_word_length <= s["mean_word_length"] <= c.max_mean_word_length)
-    ),
-    "alphabetic_share": lambda s, c: s["alphabetic_share"] < c.min_alphabetic_share,
-    "stop_word_share": lambda s, c: s["stop_word_share"] < c.min_stop_word_share,
-    "duplicate_line_share": lambda s, c: s["duplicate_line_share"] > c.max_duplicate_line_share,
-    "top_3gram_share": lambda s, c: s["top_3gram_share"] > c.max_top_3gram_share,
-}
-"""Whether a document's signals break a rule."""
 
 
 def keep(
@@ -73,7 +54,7 @@ def judge(
             "they are not of one run; make signals anew (--remake signals)"
         )
     duplicate = relation is not None and relation["keeper_id"] is not None
-    broken = {name for name, drops in DROPS.items() if drops(signals, config)}
+    broken = policy.broken(signals, config)
     rules = [name for name in RULES if name in broken or (name == "duplicate" and duplicate)]
     cluster = relation["cluster_id"] if relation else document["document_id"]
     return {

@@ -1,8 +1,9 @@
 """Which documents go, for which kept twin: a maximal independent set in a fixed order of priority.
 
 A document is dropped if and only if it is similar to a *kept* one of higher priority, so no chain
-of likenesses drops anything. Priority: more shingles first, then the smaller id. Documents of equal
-sets are one another's equals in every comparison, so they are decided together.
+of likenesses drops anything. Only what passes the policy can be kept, so a text never goes for a
+twin that goes itself. Priority: more shingles first, then the smaller id. Documents of equal sets
+are one another's equals in every comparison, so they are decided together.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,8 +11,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from dedup.config import DedupConfig
-from dedup.schema import DUPLICATES, PAIRS
+from dedup import policy
+from dedup.config import CorpusConfig, DedupConfig
+from dedup.schema import DUPLICATES, PAIRS, Lookup
 from dedup.union_find import groups
 
 VERSION = 1
@@ -35,9 +37,11 @@ class Twin(NamedTuple):
     jaccard: float
 
 
-def find(pairs: Iterable[pa.RecordBatch], config: DedupConfig) -> Iterator[pa.RecordBatch]:
+def find(
+    pairs: Iterable[pa.RecordBatch], signals: Lookup, config: DedupConfig, rules: CorpusConfig
+) -> Iterator[pa.RecordBatch]:
     """One row for each document that is related to another, sorted by id; `keeper_id` where it is
-    dropped."""
+    a duplicate."""
     table = pa.Table.from_batches(pairs, PAIRS)
     related = [
         pair
@@ -45,13 +49,15 @@ def find(pairs: Iterable[pa.RecordBatch], config: DedupConfig) -> Iterator[pa.Re
         if pair.jaccard >= config.related
     ]
     clusters = groups((pair.a, pair.b) for pair in related)
-    dropped = keepers(related, config.threshold)
+    measured = signals(list(clusters), policy.COLUMNS).to_pylist()
+    clean = {row["document_id"] for row in measured if not policy.broken(row, rules)}
+    twins = keepers(related, clean, config.threshold)
     rows = [
         {
             "document_id": document,
             "cluster_id": cluster,
-            "keeper_id": dropped[document].keeper if document in dropped else None,
-            "jaccard": dropped[document].jaccard if document in dropped else None,
+            "keeper_id": twins[document].keeper if document in twins else None,
+            "jaccard": twins[document].jaccard if document in twins else None,
         }
         for document, cluster in clusters.items()
     ]
@@ -59,29 +65,37 @@ def find(pairs: Iterable[pa.RecordBatch], config: DedupConfig) -> Iterator[pa.Re
         yield pa.RecordBatch.from_pylist(rows[start : start + ROWS_AT_ONCE], DUPLICATES)
 
 
-def keepers(pairs: Sequence[Pair], threshold: float) -> dict[bytes, Twin]:
-    """For each document that is dropped, the kept twin of highest priority."""
+def keepers(pairs: Sequence[Pair], clean: set[bytes], threshold: float) -> dict[bytes, Twin]:
+    """For each document that is a duplicate, the kept twin of highest priority.
+
+    `clean`: the documents that may be kept. Work is on classes of equal sets, named by their
+    smallest member; a class stands for its smallest clean member, if it has one.
+    """
     equal = groups((pair.a, pair.b) for pair in pairs if pair.jaccard == 1)
-    neighbours: dict[bytes, dict[bytes, float]] = {}
+    classes: dict[bytes, list[bytes]] = {}
     shingles: dict[bytes, int] = {}
+    neighbours: dict[bytes, dict[bytes, float]] = {}
+    for document in sorted({document for pair in pairs for document in (pair.a, pair.b)}):
+        classes.setdefault(equal.get(document, document), []).append(document)
     for pair in pairs:
         a, b = equal.get(pair.a, pair.a), equal.get(pair.b, pair.b)
         shingles[a], shingles[b] = pair.a_shingles, pair.b_shingles
         if a != b and pair.jaccard >= threshold:
             neighbours.setdefault(a, {})[b] = pair.jaccard
             neighbours.setdefault(b, {})[a] = pair.jaccard
-    dropped: dict[bytes, Twin] = {}
-    kept: set[bytes] = set()
-    by_priority = sorted(shingles, key=lambda member: (-shingles[member], member))
-    rank = {member: place for place, member in enumerate(by_priority)}
-    for member in by_priority:
-        found = sorted((rank[n], n) for n in neighbours.get(member, {}) if n in kept)
+    kept: dict[bytes, bytes] = {}
+    twins: dict[bytes, Twin] = {}
+    by_priority = sorted(classes, key=lambda name: (-shingles[name], name))
+    rank = {name: place for place, name in enumerate(by_priority)}
+    for name in by_priority:
+        near = neighbours.get(name, {})
+        found = sorted((rank[other], other) for other in near if other in kept)
+        standing = next((member for member in classes[name] if member in clean), None)
         if found:
-            keeper = found[0][1]
-            dropped[member] = Twin(keeper, neighbours[member][keeper])
-        else:
-            kept.add(member)
-    for member, first in equal.items():
-        if member != first:
-            dropped[member] = dropped.get(first, Twin(first, 1.0))
-    return dropped
+            best = found[0][1]
+            twin = Twin(kept[best], near[best])
+            twins |= dict.fromkeys(classes[name], twin)
+        elif standing:
+            kept[name] = standing
+            twins |= {m: Twin(standing, 1.0) for m in classes[name] if m != standing}
+    return twins

@@ -6,7 +6,7 @@ shared band lies. Texts equal in normal form are compared through one of them, s
 cost a thousand rows, not a million.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -14,13 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from dedup.config import DedupConfig
-from dedup.schema import BANDS, PAIRS
+from dedup.schema import BANDS, PAIRS, Lookup
 from dedup.shingles import Shingles, jaccard, shingles, words
 from dedup.signatures import band_keys
 
 VERSION = 1
-Lookup = Callable[[Sequence[bytes], Sequence[str]], pa.Table]
-"""(ids, columns) -> the rows of these ids."""
 TEXTS_AT_ONCE = 2048
 
 

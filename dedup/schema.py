@@ -3,9 +3,13 @@
 A document's id is an opaque 16-byte value here.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pyarrow as pa
+
+Lookup = Callable[[Sequence[bytes], Sequence[str]], pa.Table]
+"""(ids, columns) -> the rows of these ids in a dataset."""
 
 ID = pa.binary(16)
 BAND_KEY = pa.binary(8)

@@ -13,6 +13,8 @@ def main() -> None:
             f"webtext: the installation is damaged: {missing} cannot be imported; "
             "run `make setup` or install webtext again"
         )
+    except KeyboardInterrupt:
+        sys.exit(130)
     cli.run()
 
 

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import laws, state
+from pipeline import current, laws
 from pipeline.config import Config
-from pipeline.failures import BadInput
 from pipeline.laws import Law
 from pipeline.report import facts, page
 from pipeline.store import write_bytes, write_json
@@ -18,7 +17,8 @@ class Audit:
     """What was found and where it is written."""
 
     laws: list[Law]
-    page: Path
+    page: Path | None
+    """None: files are not what was written, and no page is drawn from them."""
 
     @property
     def holds(self) -> bool:
@@ -38,22 +38,24 @@ class Audit:
         lines = [
             f"{law.number:>3}  {law.verdict:12}{law.name}: {law.evidence}" for law in self.laws
         ]
-        return "\n".join([*lines, f"report: {self.page}"])
+        return "\n".join([*lines, f"report: {self.page or 'not drawn from damaged files'}"])
 
 
 def audit(config: Config) -> Audit:
     """Check the run that `run.json` names; write `report.html` and `report.json` beside it."""
     root = Path(config.root)
-    run = state.datasets(root)
-    if not run:
-        raise BadInput(f"{root}: there is no run yet; run `webtext rebuild` first")
-    found = Audit(laws.check(run, config.dedup), root / "report.html")
+    run = current.run(config)
+    faults = laws.damaged(run)
+    checked = laws.check(run, config.dedup, faults)
+    if faults:
+        return Audit(checked, None)
+    html = root / "report.html"
     gathered = facts.gather(run, training_folder(root))
-    plain = [asdict(law) for law in found.laws]
+    plain = [asdict(law) for law in checked]
     twin = json.dumps(gathered | {"laws": plain}, default=str)
     write_json(root / "report.json", json.loads(twin))
-    write_bytes(found.page, page.render(gathered, plain).encode())
-    return found
+    write_bytes(html, page.render(gathered, plain).encode())
+    return Audit(checked, html)
 
 
 def training_folder(root: Path) -> Path | None:

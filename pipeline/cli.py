@@ -24,6 +24,8 @@ from pipeline.failures import BadInput, TaskFailed, WorkFailed
 
 BAD_INPUT = (BadInput, crawl.schema.BadInput, training.config.BadInput)
 
+TRAINING_EXTRA = ("torch", "deepspeed")
+
 Command = Callable[..., None]
 
 
@@ -45,7 +47,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For a program to
 
 @click.group(epilog="Every command takes a recipe and key=value words: webtext COMMAND --help.")
 @click.version_option(importlib.metadata.version("webtext"), prog_name="webtext")
-@click.option("-v", "--verbose", is_flag=True, help="Say more while working.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the whole of a failure.")
 def webtext(verbose: bool) -> None:
     """Rebuild a WebText-like corpus, train GPT-2 on it, audit the data."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
@@ -144,7 +146,13 @@ def evaluate(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.argument("recipe", type=click.Path())
 @click.argument("prompt")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--seed", default=1, show_default=True, help="Another seed, another sample.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=1,
+    show_default=True,
+    help="Another seed, another sample.",
+)
 def generate(recipe: str, prompt: str, overrides: tuple[str, ...], seed: int) -> None:
     """Text after a prompt, sampled from the newest checkpoint.
 
@@ -182,6 +190,7 @@ def run() -> None:
         message, code = verdict(error)
         if message is None:
             raise
+        logging.getLogger(__name__).info("%s", error, exc_info=error)
         fail(message, code)
 
 
@@ -195,8 +204,12 @@ def verdict(error: BaseException) -> tuple[str | None, int]:
         return f"the disk is full{where}; free some space, then run the same command again", 1
     if isinstance(error, WorkFailed):
         return str(error), 1
-    if isinstance(error, ImportError):
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, ImportError) and error.name in TRAINING_EXTRA:
         return f"{error.name} is not installed: pip install 'webtext[training]'", 1
+    if isinstance(error, ImportError):
+        return f"the installation is damaged: {error}; run `make setup` or install again", 1
     return None, 1
 
 

@@ -7,6 +7,7 @@ stage and shard.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import secrets
@@ -31,12 +32,13 @@ RETRIES = 3
 OBJECT_STORE_BYTES = 200 << 20
 """Only reports pass through it."""
 PREFIX = "webtext-ray-"
+LONGEST_PARENT = 30
+"""Characters of a temporary folder's path that leave room for Ray's sockets below 107."""
 CONNECT_TIMEOUT_S = 10.0
 CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Where `ray start` writes the address of a cluster that runs on this machine."""
 MEMORY_SHARE = 0.8
-"""A task never asks for more of the cluster's memory: better slow on a small machine than waiting
-for ever."""
+"""A task never asks for more of the largest node's memory: it would wait for ever."""
 
 
 @contextmanager
@@ -83,51 +85,51 @@ def _answers(address: str) -> bool:
 @contextmanager
 def _embedded(cpus: int) -> Iterator[None]:
     """Our own Ray, on loopback; its files go when it ends, its token never lies on a disk."""
-    _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with _own_folder() as folder:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus or os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+                _node_ip_address="127.0.0.1",
+            )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A folder that is ours while its lock is held; those whose lock is free were left by the
+    killed and go. Short, since Ray puts sockets there, whose paths the system bounds."""
+    parent = Path(tempfile.gettempdir())
+    parent = parent if len(str(parent)) <= LONGEST_PARENT else Path("/tmp")
+    for left in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), (left / "lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
-        ray.init(
-            address="local",
-            num_cpus=cpus or os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-            _node_ip_address="127.0.0.1",
-        )
-        yield
+        with (folder / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
     finally:
-        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep() -> None:
-    """Remove what killed drivers left: the process in the folder's name is gone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
-        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdigit() and not _runs(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Cluster:
     """An executor on the Ray that is connected."""
 
     def __init__(self) -> None:
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self.capacity = 4 * int(resources.get("CPU", 1)) + 4
-        self._memory = resources["memory"] * MEMORY_SHARE
+        found = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in found if node["Alive"]]
+        self.capacity = 4 * int(sum(node.get("CPU", 0) for node in nodes)) + 4
+        self._memory = max(node.get("memory", 0) for node in nodes) * MEMORY_SHARE
         self._tasks: dict[Any, Task] = {}
         self._run = ray.remote(shard.run)
 

@@ -93,6 +93,8 @@ def _in_tree(message: str) -> str:
 
 def _placed(config: Config) -> Config:
     """Relative paths made absolute, from the working directory, before a worker sees them."""
+    if not config.root:
+        raise BadInput("root: is empty; name the folder for the datasets")
     if "://" in config.root:
         raise BadInput(f"root: {config.root}: must be a folder that is mounted here, not a URI")
     crawl = structs.replace(

@@ -41,5 +41,6 @@ class TaskFailed(WorkFailed):
 
     def __str__(self) -> str:
         name, phase, index = self.task
-        what = str(self.cause) or type(self.cause).__name__
+        kind = "" if type(self.cause) is RuntimeError else f"{type(self.cause).__name__}: "
+        what = f"{kind}{self.cause}"
         return f"{name}{' (before)' if phase == 'before' else ''}, task {index}: {what}"

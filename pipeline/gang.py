@@ -38,7 +38,7 @@ def run(
     `folder` is for Ray Train's own small files, so that they do not stay in the user's home. A
     rank without a GPU starts with `cpu_environment`.
     """
-    use_gpu = gpus() >= ranks
+    use_gpu = _has_room(ranks)
     trainer = TorchTrainer(
         function,
         train_loop_config=argument,
@@ -57,8 +57,23 @@ def run(
     )
     try:
         trainer.fit()
+    except SystemExit as ended:  # Ray Train's own answer to Ctrl-C
+        raise KeyboardInterrupt from ended
     except ray.train.TrainingFailedError as error:
         raise GangFailed(_cause(error)) from error
+
+
+def _has_room(ranks: int) -> bool:
+    """Whether each rank gets a GPU, or just a CPU; GangFailed where neither: Ray would wait."""
+    if gpus():
+        if gpus() < ranks:
+            raise GangFailed(f"training.ranks: is {ranks}, but the cluster has {gpus()} GPUs")
+        return True
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = int(resources.get("CPU", 0))
+    if cpus < ranks:
+        raise GangFailed(f"training.ranks: is {ranks}, but the cluster has {cpus} CPUs")
+    return False
 
 
 def _cause(error: Exception) -> str:

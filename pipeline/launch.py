@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline import lease, manifest, progress, state
+from pipeline import current, lease, manifest, progress
 from pipeline.config import Config
 from pipeline.failures import BadInput, GangFailed
 from pipeline.store import Dataset, read_json, write_json
@@ -67,9 +67,7 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
 
 def run_of(config: Config) -> tuple[Dataset, Path]:
     """The run's tokens and the folder of the training that these settings make of them."""
-    dataset = state.datasets(Path(config.root)).get("tokens")
-    if dataset is None:
-        raise BadInput(f"{config.root}: there are no tokens yet; run `webtext rebuild` first")
+    dataset = current.run(config)["tokens"]
     written = {file.name: file.digest for file in dataset.manifest.files}
     content = manifest.root_hash(written)
     return dataset, checkpoint.run_folder(Path(config.root) / "training", config.training, content)
@@ -141,14 +139,20 @@ def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:
     path = Path(job["folder"]) / "job.json"
     write_json(path, job)
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, *command, "-m", "training.zero", str(path)],
-        check=False,
         env=os.environ | ({} if torch.cuda.is_available() else CPU_RANK_ENVIRONMENT),
         preexec_fn=_end_with_us,
-    )
-    if done.returncode:
-        raise GangFailed(f"a rank of the training ended with status {done.returncode}; see above")
+        start_new_session=True,  # Ctrl-C reaches it through us, once
+    ) as launcher:
+        try:
+            status = launcher.wait()
+        except KeyboardInterrupt:
+            launcher.terminate()  # it ends its ranks, then itself
+            launcher.wait()
+            raise
+    if status:
+        raise GangFailed(f"a rank of the training ended with status {status}; see above")
 
 
 def _end_with_us() -> None:

@@ -31,6 +31,8 @@ def find(patterns: Iterable[str], key: str) -> list[str]:
     nothing."""
     found: set[str] = set()
     for pattern in patterns:
+        if "://" in pattern:
+            raise BadInput(f"{key}: {pattern}: must be a file that is mounted here, not a URI")
         paths = _matching(Path(pattern)) if _is_glob(pattern) else [Path(pattern)]
         files = [str(path) for path in paths if path.is_file()]
         if not files:
@@ -52,7 +54,7 @@ def digest(paths: Iterable[str], cache: Path) -> list[Leaf]:
     it."""
     seen = _load(cache)
     now = {path: _digest_of(Path(path), seen.get(path)) for path in paths}
-    if any(seen.get(path) != value for path, value in now.items()):
+    if cache.parent.exists() and any(seen.get(path) != value for path, value in now.items()):
         write_json(cache, msgspec.to_builtins({**seen, **now}))
     by_digest: dict[str, str] = {}
     for path in sorted(now):
@@ -63,7 +65,10 @@ def digest(paths: Iterable[str], cache: Path) -> list[Leaf]:
 def _load(cache: Path) -> dict[str, _Seen]:
     if not cache.exists():
         return {}
-    return msgspec.json.decode(cache.read_bytes(), type=dict[str, _Seen])
+    try:
+        return msgspec.json.decode(cache.read_bytes(), type=dict[str, _Seen])
+    except msgspec.DecodeError:
+        return {}  # only a memory: what it held is read again
 
 
 def _digest_of(path: Path, seen: _Seen | None) -> _Seen:

@@ -149,9 +149,10 @@ def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tupl
             makes="duplicates",
             version=duplicates.VERSION,
             main=Step(
-                run=partial(duplicates.find, config=config.dedup),
+                run=partial(duplicates.find, config=config.dedup, rules=config.corpus),
                 schema=deduped.DUPLICATES,
                 whole=("pairs",),
+                lookup=("signals",),
                 gather=True,
                 scatter="document_id",
             ),

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import msgspec
 
 from pipeline import fingerprint, shard
+from pipeline.failures import BadInput
 from pipeline.fingerprint import Material
+from pipeline.manifest import Manifest
 from pipeline.stage import Stage
 from pipeline.store import Dataset, read_json, write_json
 
@@ -48,7 +50,7 @@ class RunFile(msgspec.Struct, kw_only=True):
 def load_run(root: Path) -> RunFile:
     """What `run.json` says; empty before the first rebuild."""
     path = root / "run.json"
-    return msgspec.json.decode(path.read_bytes(), type=RunFile) if path.exists() else RunFile()
+    return msgspec.convert(_read(path), RunFile) if path.exists() else RunFile()
 
 
 def save_run(root: Path, run: RunFile) -> None:
@@ -82,7 +84,9 @@ def _state(stage: Stage, made_of: Material, root: Path, standing: str | None) ->
     done += len(list(shard.before(dataset).folder.glob("reports/*.json")))
     reasons: tuple[str, ...] = ()
     if standing and standing != mark:
-        reasons = tuple(fingerprint.differences(_begun(root, stage.makes, standing), made_of))
+        before = Dataset(stage.makes, standing, root / stage.makes / standing, made_of.shards)
+        if before.folder.exists():
+            reasons = tuple(fingerprint.differences(begun(before), made_of))
     status: Status = "missing"
     if (dataset.folder / "manifest.json").exists():
         status = "whole"
@@ -93,16 +97,25 @@ def _state(stage: Stage, made_of: Material, root: Path, standing: str | None) ->
     return State(stage, dataset, made_of, status, done, tasks, reasons)
 
 
-def _begun(root: Path, name: str, mark: str) -> Material:
-    path = root / name / mark / "begun.json"
-    return msgspec.convert(read_json(path), Material)
+def begun(dataset: Dataset) -> Material:
+    """What a dataset was made of."""
+    return msgspec.convert(_read(dataset.folder / "begun.json"), Material)
+
+
+def _read(path: Path) -> Any:
+    """A JSON document of ours; BadInput where somebody took it away or changed it."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ValueError) as error:
+        what = "is gone" if isinstance(error, FileNotFoundError) else "is damaged"
+        raise BadInput(f"{path}: {what}; remove {path.parent} and run `webtext rebuild`") from error
 
 
 def datasets(root: Path) -> Mapping[str, Dataset]:
     """The whole datasets that `run.json` names, to be read without a plan or a recipe."""
     found: dict[str, Dataset] = {}
     for name, mark in load_run(root).datasets.items():
-        bare = Dataset(name, mark, root / name / mark, 0)
-        manifest = bare.manifest
-        found[name] = Dataset(name, mark, bare.folder, manifest.shards, manifest.scattered)
+        folder = root / name / mark
+        told = msgspec.convert(_read(folder / "manifest.json"), Manifest)
+        found[name] = Dataset(name, mark, folder, told.shards, told.scattered)
     return found

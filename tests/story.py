@@ -35,7 +35,7 @@ class Story:
             f"crawl.submissions=['{self.dump}']",
             f'crawl.resolve."*.test"="{self.served.address}"',
             "crawl.shards=2",
-            "crawl.timeout_s=3",  # the page that never answers costs it once
+            "crawl.timeout_s=5",  # the page that never answers costs it once
             "crawl.retries=0",
             *more,
         ]

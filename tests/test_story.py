@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import laws, state
+from pipeline import laws, state, store
 from tests import story
 from tests.story import Story, root_hash
 
@@ -143,11 +143,25 @@ def command(name: str) -> list[str]:
 def test_a_broken_law_is_told_and_exits_1(told: Story, undisturbed, tmp_path: Path):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
     (path, *_) = state.datasets(tmp_path)["corpus"].files()
-    table = pq.read_table(path)
-    pq.write_table(table.slice(1), path)
+    table, written = pq.read_table(path), path.read_bytes()
+    path.write_bytes(written[: len(written) // 2])
     output = told.run("audit", tmp_path, code=1)
-    assert "1  broken" in output
-    assert "broken" in output and "is not as it was written" in output
+    assert "3  broken" in output and "is not as it was written" in output
+    pq.write_table(table.slice(1), path)
+    folder = path.parent
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for file in manifest["files"]:
+        file["digest"] = store.digest_of(folder / file["name"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    output = told.run("audit", tmp_path, code=1)
+    assert "1  broken" in output and "2  broken" in output and "3  holds" in output
+
+
+def test_a_run_of_other_settings_is_not_read_for_this_recipe(told: Story, undisturbed):
+    root, _ = undisturbed
+    for command in ("audit", "train", "evaluate"):
+        refused = told.run(command, root, "dedup.threshold=0.6", code=2)
+        assert "duplicates is stale (dedup.threshold 0.8 -> 0.6)" in refused
 
 
 def test_ctrl_c_ends_in_one_line_and_a_resumable_state(told: Story, undisturbed, tmp_path: Path):

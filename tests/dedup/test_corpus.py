@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from dedup import corpus
+from dedup import corpus, policy
 from dedup.config import CorpusConfig
 from dedup.schema import DUPLICATES, RULES
 
@@ -65,7 +65,7 @@ def test_each_rule_drops_alone(rule: str):
 
 
 def test_every_rule_has_a_name_in_the_schema():
-    assert set(RULES) == {"duplicate", *corpus.DROPS} == {"duplicate", *BAD}
+    assert set(RULES) == {"duplicate", *policy.DROPS} == {"duplicate", *BAD}
 
 
 def test_all_rules_are_named_the_first_in_their_order():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup import duplicates
-from dedup.config import DedupConfig
+from dedup.config import CorpusConfig, DedupConfig
 from dedup.duplicates import Pair
 from dedup.schema import PAIRS
 
@@ -19,15 +19,29 @@ def name(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def find(pairs: list[Pair]) -> dict[int, tuple[int, int | None]]:
-    """document -> (cluster, keeper)"""
+GOOD = {
+    "words": 500, "language": "en", "language_score": 1.0, "mean_word_length": 5.0,
+    "alphabetic_share": 1.0, "stop_word_share": 0.3, "duplicate_line_share": 0.0,
+    "top_3gram_share": 0.0,
+}  # fmt: skip
+
+
+def find(pairs: list[Pair], dirty: set[int] = frozenset()) -> dict[int, tuple[int, int | None]]:
+    """document -> (cluster, keeper); the `dirty` break a rule of the policy."""
+
+    def signals(ids: list[bytes], columns) -> pa.Table:
+        few = {name(number) for number in dirty}
+        rows = [{"document_id": i} | GOOD | ({"words": 1} if i in few else {}) for i in ids]
+        empty = pa.RecordBatch.from_pylist([{"document_id": b""} | GOOD])
+        return pa.Table.from_pylist(rows, empty.schema).select(columns)
+
     rows = pa.RecordBatch.from_pylist([pair._asdict() for pair in pairs], PAIRS)
     return {
         int.from_bytes(row["document_id"], "big"): (
             int.from_bytes(row["cluster_id"], "big"),
             row["keeper_id"] and int.from_bytes(row["keeper_id"], "big"),
         )
-        for batch in duplicates.find([rows], CONFIG)
+        for batch in duplicates.find([rows], signals, CONFIG, CorpusConfig())
         for row in batch.to_pylist()
     }
 
@@ -63,6 +77,15 @@ def test_copies_go_with_the_one_that_stands_for_them():
     assert found == {1: (1, None), 2: (1, 1), 3: (1, 1)}
 
 
+def test_a_document_never_goes_for_a_twin_that_goes_itself():
+    """The longer 1 breaks a rule: 2 stays, and 3, like 2, goes for 2."""
+    sizes = {1: 200, 2: 150}
+    pairs = [pair(1, 2, 0.9, sizes), pair(1, 3, 0.9, sizes), pair(2, 3, 0.9, sizes)]
+    assert find(pairs, {1}) == {1: (1, None), 2: (1, None), 3: (1, 2)}
+    assert find([pair(1, 2, 1.0)], {1}) == {1: (1, 2), 2: (1, None)}
+    assert find([pair(1, 2, 1.0)], {1, 2}) == {1: (1, None), 2: (1, None)}
+
+
 SIMILARITIES = st.dictionaries(
     st.tuples(st.integers(0, 11), st.integers(0, 11)).filter(lambda p: p[0] < p[1]),
     st.sampled_from([0.55, 0.7, 0.8, 0.85, 0.95]),
@@ -70,14 +93,19 @@ SIMILARITIES = st.dictionaries(
 )
 
 
-@given(SIMILARITIES, st.lists(st.integers(1, 5), min_size=12, max_size=12))
-def test_dropped_if_and_only_if_similar_to_a_kept_one_of_higher_priority(similarities, sizes):
+@given(
+    SIMILARITIES,
+    st.lists(st.integers(1, 5), min_size=12, max_size=12),
+    st.sets(st.integers(0, 11)),
+)
+def test_dropped_if_and_only_if_similar_to_a_kept_one(similarities, sizes, dirty):
+    """And of higher priority, unless it may not be kept itself."""
     pairs = [
         pair(a, b, similarity, dict(enumerate(sizes)))
         for (a, b), similarity in similarities.items()
     ]
-    found = find(pairs)
-    kept = {number for number, (_, keeper) in found.items() if keeper is None}
+    found = find(pairs, dirty)
+    kept = {number for number, (_, keeper) in found.items() if keeper is None} - dirty
     for number, (_, keeper) in found.items():
         better = {
             other

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dedup import duplicates, pairs, signatures
 from dedup.config import DedupConfig
-from dedup.schema import BANDS, PAIRS, SIGNATURES
+from dedup.schema import BANDS, PAIRS, SIGNATURES, Lookup
 from dedup.shingles import jaccard, shingles, words
 
 NEARDUP = Path(__file__).parents[2] / "../shared/data/neardup"
@@ -31,7 +31,7 @@ def documents_of(texts: Sequence[str]) -> pa.Table:
     )
 
 
-def lookup(table: pa.Table) -> pairs.Lookup:
+def lookup(table: pa.Table) -> Lookup:
     def rows(ids: Sequence[bytes], columns: Sequence[str]) -> pa.Table:
         wanted = pa.array(list(ids), pa.binary(16))
         return table.filter(pc.is_in(table["document_id"], wanted)).select(list(columns))
@@ -111,11 +111,9 @@ def test_the_labelled_articles_are_found():
     assert all(found[pair] == truth[pair] for pair in found)
     assert similar <= found.keys()
     assert {pair for pair in labelled if truth[pair] >= CONFIG.threshold} <= similar
-    dropped = duplicates.keepers(
-        [
-            duplicates.Pair(*pair, s, len(sets[pair[0]]), len(sets[pair[1]]))
-            for pair, s in found.items()
-        ],
-        CONFIG.threshold,
-    )
+    listed = [
+        duplicates.Pair(*pair, similarity, len(sets[pair[0]]), len(sets[pair[1]]))
+        for pair, similarity in found.items()
+    ]
+    dropped = duplicates.keepers(listed, set(range(len(texts))), CONFIG.threshold)
     assert len(dropped) == len({b for _, b in similar} | {a for a, _ in similar}) // 2

@@ -109,7 +109,9 @@ def test_every_marked_setting_names_a_dataset_of_the_plan(recipe: Path):
 
 def test_only_what_changes_content_is_content(recipe: Path):
     config = settings.load(recipe)
-    assert set(settings.content(config, "duplicates")) == {"dedup.threshold", "dedup.related"}
+    assert set(settings.content(config, "pairs")) == {"dedup.ngram", "dedup.bands", "dedup.rows"}
+    assert "corpus.min_words" in settings.content(config, "duplicates")
+    assert "corpus.validation_share" not in settings.content(config, "duplicates")
     hashed = {path for stage in stages(config, [], []) for path in stage.settings}
     assert "crawl.min_karma" in hashed
     recorded = {"root", "workers", "crawl.timeout_s", "crawl.user_agent", "crawl.resolve"}
