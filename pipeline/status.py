@@ -8,6 +8,7 @@ from pipeline import state
 from pipeline.config import Config
 from pipeline.plan import plan
 from pipeline.state import State
+from pipeline.store import size
 
 
 def rows(config: Config) -> list[dict[str, Any]]:
@@ -43,16 +44,7 @@ def table(found: list[dict[str, Any]]) -> str:
         if shown == "partial":
             shown = f"{row['done']} of {row['tasks']}"
         count = f"{row['rows']:,}" if row["rows"] is not None else "-"
-        line = f"{row['dataset']:12}{shown:>16}{count:>12}{size(row['bytes']):>10}"
+        taken = size(row["bytes"]) if row["bytes"] is not None else "-"
+        line = f"{row['dataset']:12}{shown:>16}{count:>12}{taken:>10}"
         lines.append(line + (f"  {', '.join(row['reasons'])}" if row["reasons"] else ""))
     return "\n".join(lines)
-
-
-def size(count: int | None) -> str:
-    """Bytes for a person: 1.2 MB."""
-    if count is None:
-        return "-"
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.3g} {units[0]}"

@@ -50,6 +50,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def size(count: float) -> str:
+    """Bytes for a person, in powers of 1000: 1.2 MB."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count, units = count / 1000, units[1:]
+    return f"{count:.3g} {units[0]}"
+
+
 def digest_of(path: Path) -> str:
     """blake2b-128 of a file's bytes, hexadecimal."""
     content = blake2b(digest_size=16)

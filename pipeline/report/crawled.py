@@ -45,7 +45,7 @@ def hosts(tables: Tables) -> dict[str, Any] | None:
     if not tables.have("links", "pages", "corpus", "tokens"):
         return None
     query = """
-        select replace(host, 'www.', '') host, count(*) links,
+        select regexp_replace(host, '^www[.]', '') host, count(*) links,
                count(*) filter (links.outcome = 'kept') followed,
                count(*) filter (pages.outcome = 'ok') fetched,
                count(*) filter (corpus.verdict = 'kept') kept,

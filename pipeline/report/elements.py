@@ -19,14 +19,6 @@ def text(value: Any) -> str:
     return escape(str(value))
 
 
-def size(count: float) -> str:
-    """Bytes for a person, in powers of 1000."""
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while count >= 1000 and len(units) > 1:
-        count, units = count / 1000, units[1:]
-    return f"{count:.3g} {units[0]}"
-
-
 def percent(part: float, whole: float) -> str:
     """A share; nothing of nothing is a dash."""
     return f"{100 * part / whole:.1f} %" if whole else "–"

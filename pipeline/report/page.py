@@ -80,8 +80,10 @@ def render(facts: Facts, laws: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _section(found: Any, make: Section, figures: dict[str, Any]) -> str:
-    if found is None or found == []:
+    if found is None:
         return '<p class="soft">Not made yet.</p>'
+    if found == []:
+        return '<p class="soft">Nothing to show: there are none.</p>'
     return make(found, figures)
 
 

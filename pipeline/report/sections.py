@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report import charts
-from pipeline.report.elements import link, of, percent, size, table, text, tiles
+from pipeline.report.elements import link, of, percent, table, text, tiles
+from pipeline.store import size
 
 Figures = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
