@@ -2,15 +2,19 @@
 
 A run lives in `<root>/<fingerprint>/`, a checkpoint in `step-000020/` there. Invariant: a folder
 named `step-*` is whole when its COMPLETE file says so: it is written last, in a folder that gets
-its name only then, and holds the hash of every other file.
+its name only then, and holds the hash of every other file. One gang at a time writes there:
+the one whose rank 0 holds the folder.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +29,7 @@ COMPLETE = "COMPLETE"
 WEIGHTS = "weights.pt"
 """The weights alone, in fp32, by the model's names: all that `evaluate` and `generate` read."""
 
+_LOCK = "training.lock"
 _NAME = re.compile(r"step-(\d{6,})")
 _log = logging.getLogger(__name__)
 
@@ -64,6 +69,31 @@ def run_folder(root: Path | str, config: TrainingConfig, tokens_fingerprint: str
     return Path(root) / fingerprint(config, tokens_fingerprint)
 
 
+@contextmanager
+def hold(
+    folder: Path, *, wait_s: int = 60, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[None]:
+    """Be the one gang that writes in a run's folder while the block runs.
+
+    The lock is the operating system's and ends with its process: a gang that is started again gets
+    it once the old rank 0 is dead. BadInput where another still has it after `wait_s` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("ab") as file:
+        for left in range(wait_s, -1, -1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not left:
+                    raise BadInput(
+                        f"{folder}: another training has been writing there for {wait_s} s; end "
+                        "it, then start this one again"
+                    ) from error
+            sleep(1.0)
+        yield
+
+
 def unfinished_folder(folder: Path, step: int) -> Path:
     """Where the ranks write the checkpoint of `step` until it is sealed."""
     return folder / f"unfinished-step-{step:06d}"
@@ -86,12 +116,14 @@ def seal(
         step=step, world=world, tokens=tokens, settings=settings, files=_hashes(unfinished)
     )
     (unfinished / COMPLETE).write_bytes(msgspec.json.format(msgspec.json.encode(marker)) + b"\n")
-    for path in (*_files(unfinished), unfinished / COMPLETE):
+    for path in (*unfinished.rglob("*"), unfinished):
         _to_disk(path)
     final = unfinished.with_name(f"step-{step:06d}")
-    if final.exists():  # a damaged one, which resuming passed over
-        shutil.rmtree(final)
+    if final.exists():  # a damaged one, which whoever resumed only passed over
+        _set_aside(final)
     unfinished.replace(final)
+    # Else a power cut could undo the new name and keep the deletion of those before it.
+    _to_disk(final.parent)
     return Checkpoint(final, marker)
 
 
@@ -103,6 +135,16 @@ def newest(folder: Path | str) -> Checkpoint | None:
         except (OSError, ValueError) as error:
             _log.warning("checkpoint %s is damaged and passed over: %s", path, error)
     return None
+
+
+def resume(folder: Path) -> Checkpoint | None:
+    """`newest`, for the one who trains on from it: damaged ones after it are renamed
+    `damaged-step-...`, so that the steps to come meet none of them."""
+    found = newest(folder)
+    for path in _found(folder):
+        if found is None or _step(path) > found.marker.step:
+            _set_aside(path)
+    return found
 
 
 def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, world: int, tokens: str) -> None:
@@ -126,9 +168,10 @@ def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, world: int, tok
         )
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the `keep` newest checkpoints, and what crashes left; never while saving."""
-    for path in _found(folder)[:-keep]:
+def prune(folder: Path, keep: int, step: int) -> None:
+    """Delete all but the `keep` newest checkpoints up to the one just sealed, that of `step`, and
+    what crashes left; never while saving. Later ones are not of this course, and do not count."""
+    for path in [path for path in _found(folder) if _step(path) <= step][:-keep]:
         # Renamed first: half a deletion must not look like a damaged checkpoint.
         path.rename(path.with_name(f"unfinished-{path.name}"))
     for path in folder.glob("unfinished-step-*"):
@@ -139,8 +182,22 @@ def _found(folder: Path) -> list[Path]:
     """Folders that claim to be checkpoints, oldest first."""
     if not folder.is_dir():
         return []
-    numbered = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return [path for _, path in sorted((int(name[1]), path) for name, path in numbered if name)]
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _set_aside(path: Path) -> None:
+    """Give a damaged checkpoint a name that nothing counts, for whoever wants to look at it."""
+    aside = path.with_name(f"damaged-{path.name}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"damaged-{path.name}-{number}")
+    path.rename(aside)
+    _log.warning("damaged checkpoint %s is now %s; delete it when you like", path, aside.name)
 
 
 def _open(path: Path) -> Checkpoint:
@@ -167,5 +224,9 @@ def _sha256(path: Path) -> str:
 
 
 def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Of a file its content, of a folder the names in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,9 +17,10 @@ from training.model import GPT2, build
 _TOKENS_AT_ONCE = 4096
 
 
-def evaluate(folder: str, tokens_folder: str, config: TrainingConfig) -> dict[str, float]:
+def evaluate(folder: str, tokens_folder: str, config: TrainingConfig) -> dict[str, float | None]:
     """step, loss (nats a token), perplexity and tokens of the validation split, read in windows
-    that do not overlap; the tail that fills no window is left out.
+    that do not overlap; the tail that fills no window is left out. A perplexity that no float can
+    hold is None, as JSON has no infinity.
 
     BadInput where the run has no whole checkpoint or the split has less than a window.
     """
@@ -36,9 +37,17 @@ def evaluate(folder: str, tokens_folder: str, config: TrainingConfig) -> dict[st
     return {
         "step": step,
         "loss": loss,
-        "perplexity": math.exp(loss),
+        "perplexity": perplexity(loss),
         "tokens": windows * context,
     }
+
+
+def perplexity(loss: float) -> float | None:
+    """e to the loss (nats a token), or None above a loss of 709.78, where a float ends."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return None
 
 
 def open_model(folder: str, config: TrainingConfig) -> tuple[GPT2, int]:

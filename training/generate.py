@@ -48,7 +48,12 @@ def draw(logits: Tensor, sample: SampleConfig, random: torch.Generator) -> int:
     """One id by the settings; ties of the greedy choice go to the lower id."""
     if sample.temperature == 0.0:
         return int(logits.argmax())
-    shares, ids = torch.softmax(logits / sample.temperature, 0).sort(descending=True, stable=True)
+    # As distances from the likeliest, in doubles: a temperature near 0 then gives the others a
+    # share of 0, where it would make every logit infinite.
+    distances = logits.double() - logits.max()
+    shares, ids = torch.softmax(distances / sample.temperature, 0).sort(
+        descending=True, stable=True
+    )
     if sample.top_k:
         shares = shares[: sample.top_k]
         shares = shares / shares.sum()

@@ -123,7 +123,7 @@ def save(run: Run, step: int) -> None:
         checkpoint.seal(
             unfinished, step=step, world=engine.world, tokens=run.train.identity, settings=config
         )
-        checkpoint.prune(run.folder, config.keep_checkpoints)
+        checkpoint.prune(run.folder, config.keep_checkpoints, step)
     engine.barrier()
 
 

@@ -20,7 +20,8 @@ class Writer:
         """Go on after `after_step`: lines of later steps are of a course that was given up."""
         folder.mkdir(parents=True, exist_ok=True)
         _cut(folder / _NAME, after_step)
-        self._file = (folder / _NAME).open("ab", buffering=0)
+        self._path = folder / _NAME
+        self._file = self._path.open("ab", buffering=0)
 
     def __enter__(self) -> "Writer":
         return self
@@ -34,8 +35,14 @@ class Writer:
         self._file.close()
 
     def write(self, line: dict[str, float]) -> None:
-        """Append one step's numbers."""
-        self._file.write(msgspec.json.encode(line) + b"\n")
+        """Append one step's numbers; OSError where the disk does not take all of them."""
+        left = msgspec.json.encode(line) + b"\n"
+        try:
+            # A disk takes what still fits without a word; only the next write says that it is full.
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def read(folder: Path | str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ of one host do not follow each other.
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -58,19 +59,22 @@ def write(batches: Iterable[pa.RecordBatch], folder: Path, name: str) -> pa.Tabl
     """Write `<name>.<split>.bin` for both splits, whole or not at all; the INDEX of what is there.
 
     A split without documents gets an empty file, so that a missing file is always a fault.
+    Several attempts may write the same rows at once: whichever ends last, the files are the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # An attempt given up for lost may still be writing: its files are not this one's.
+    attempt = f"{os.getpid()}-{secrets.token_hex(8)}"
     final = {split: folder / f"{name}.{split}.bin" for split in SPLITS}
-    unfinished = {split: path.with_name(path.name + ".unfinished") for split, path in final.items()}
-    with ExitStack() as stack:
-        files = {split: stack.enter_context(unfinished[split].open("wb")) for split in SPLITS}
-        starts = dict.fromkeys(SPLITS, 0)
-        index = [_append(batch, files, starts) for batch in batches]
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
-    for split in SPLITS:
-        unfinished[split].replace(final[split])
+    unfinished = {
+        split: path.with_name(f"{path.name}.{attempt}.unfinished") for split, path in final.items()
+    }
+    try:
+        index = _write_all(batches, unfinished)
+        for split in SPLITS:
+            unfinished[split].replace(final[split])
+    finally:
+        for path in unfinished.values():
+            path.unlink(missing_ok=True)
     return pa.Table.from_batches(index, schema=INDEX)
 
 
@@ -181,6 +185,19 @@ def _rows(
     lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.concatenate(ids)))
     columns = [pa.array(document_ids, pa.binary(16)), pa.array(splits, pa.string()), lists]
     return pa.RecordBatch.from_arrays(columns, schema=TOKENS)
+
+
+def _write_all(
+    batches: Iterable[pa.RecordBatch], paths: Mapping[str, Path]
+) -> list[pa.RecordBatch]:
+    with ExitStack() as stack:
+        files = {split: stack.enter_context(path.open("xb")) for split, path in paths.items()}
+        starts = dict.fromkeys(paths, 0)
+        index = [_append(batch, files, starts) for batch in batches]
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    return index
 
 
 def _append(

@@ -10,13 +10,25 @@ where SETTINGS.json holds {"training": {...}, "tokens": "<folder>", "folder": "<
 """
 
 import atexit
+import ctypes
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+    # The system kills this rank when torch's launcher is gone, however it went: ranks have a
+    # session of their own, so nothing else would. Before torch is imported, which takes seconds.
+    _launcher = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0):  # PR_SET_PDEATHSIG
+        raise OSError(ctypes.get_errno(), "prctl: this rank would outlive its launcher")
+    if os.getppid() != _launcher:
+        raise SystemExit("the launcher of this rank ended while it started")
 
 import msgspec
 import torch
@@ -61,14 +73,15 @@ def train(
 ) -> None:
     """Train on the token files in `tokens`, go on where the run in `folder` stopped.
 
-    Every rank calls it. BadInput where settings, tokens, ranks and checkpoint do not fit together;
-    `loop.Diverged` where the loss is no longer a number.
+    Every rank calls it. BadInput where settings, tokens, ranks and checkpoint do not fit together,
+    or where another training holds `folder`; `loop.Diverged` where the loss is no longer a number.
     """
     _join_ranks()
-    run = _open(config, tokens, Path(folder))
-    if run.engine.rank == 0:
-        _record(run.folder, config, run.engine.world)
-    loop.train(run, _agreed(run), progress)
+    with _held(Path(folder)):
+        run = _open(config, tokens, Path(folder))
+        if run.engine.rank == 0:
+            _record(run.folder, config, run.engine.world)
+        loop.train(run, _agreed(run), progress)
 
 
 def deepspeed_settings(config: TrainingConfig, world: int) -> dict[str, Any]:
@@ -191,6 +204,22 @@ def _tell(step: int, loss: float, tokens_per_s: float) -> None:
     _log.info("step %d: loss %.4f, %.0f tokens/s", step, loss, tokens_per_s)
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Rank 0 holds the run's folder for the block; where it cannot, every rank says why."""
+    with ExitStack() as stack:
+        refusal: list[str | None] = [None]
+        if dist.get_rank() == 0:
+            try:
+                stack.enter_context(checkpoint.hold(folder))
+            except BadInput as error:
+                refusal = [str(error)]
+        dist.broadcast_object_list(refusal, src=0, device=_device())
+        if refusal[0] is not None:
+            raise BadInput(refusal[0])
+        yield
+
+
 def _join_ranks() -> None:
     """Make DeepSpeed use the process group that is there, or one made here."""
     # Else every start compiles an extension with g++ and ninja, 45 s the first time.
@@ -226,7 +255,7 @@ def _open(config: TrainingConfig, folder: str, run_folder: Path) -> loop.Run:
 
 def _agreed(run: loop.Run) -> checkpoint.Checkpoint | None:
     """The checkpoint to go on from: rank 0 looks, so that all ranks see the same one."""
-    found = [checkpoint.newest(run.folder) if run.engine.rank == 0 else None]
+    found = [checkpoint.resume(run.folder) if run.engine.rank == 0 else None]
     dist.broadcast_object_list(found, src=0, device=_device())
     return found[0]
 

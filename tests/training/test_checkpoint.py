@@ -1,5 +1,7 @@
 import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -77,9 +79,89 @@ def test_the_newest_are_kept_and_what_crashes_left_goes(tmp_path: Path) -> None:
         make(tmp_path, step)
     checkpoint.begin(tmp_path, 99)
     (tmp_path / "metrics.jsonl").write_text("")
-    checkpoint.prune(tmp_path, 2)
+    checkpoint.prune(tmp_path, 2, step=5)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["metrics.jsonl", "step-000004", "step-000005"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_later_ones_never_push_out_good_ones(tmp_path: Path, keep: int) -> None:
+    for step in (10, 20, 30):
+        make(tmp_path, step)
+    damage_bit(tmp_path / "step-000020")
+    damage_no_marker(tmp_path / "step-000030")
+    saved = make(tmp_path, 15)
+    checkpoint.prune(tmp_path, keep, step=15)
+    assert checkpoint.newest(tmp_path) == saved
+    left = ["step-000010", "step-000015", "step-000020", "step-000030"]
+    assert names(tmp_path) == left[2 - keep :]
+
+
+def test_resuming_gives_damaged_ones_another_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = [make(tmp_path, step) for step in (10, 20, 30)]
+    assert checkpoint.resume(tmp_path) == good[2]
+    damage_bit(good[1].folder)
+    damage_bit(good[2].folder)
+    assert checkpoint.newest(tmp_path) == good[0]
+    assert len(list(tmp_path.glob("step-*"))) == 3  # looking changes nothing
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.resume(tmp_path) == good[0]
+    assert names(tmp_path) == ["damaged-step-000020", "damaged-step-000030", "step-000010"]
+    assert f"{good[1].folder} is now damaged-step-000020" in caplog.text
+    damage_bit(make(tmp_path, 20).folder)
+    checkpoint.resume(tmp_path)
+    assert names(tmp_path)[:2] == ["damaged-step-000020", "damaged-step-000020-2"]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_begins_anew(tmp_path: Path) -> None:
+    damage_marker(make(tmp_path, 10).folder)
+    assert checkpoint.resume(tmp_path) is None
+    assert names(tmp_path) == ["damaged-step-000010"]
+    assert checkpoint.resume(tmp_path / "nowhere") is None
+
+
+def test_what_is_sealed_is_on_the_disk_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, bool]] = []
+    final = tmp_path / "step-000003"
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, final.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make(tmp_path, 3)
+    parts = {path.stat().st_ino for path in (final, *final.rglob("*"))}
+    assert len(parts) == 5
+    assert parts == {inode for inode, named in synced if not named}
+    assert synced[-1] == (tmp_path.stat().st_ino, True)
+
+
+def test_a_second_gang_waits_then_is_refused_in_one_line(tmp_path: Path) -> None:
+    waits: list[float] = []
+    with (
+        checkpoint.hold(tmp_path / "run"),
+        pytest.raises(BadInput, match="run: another training") as caught,
+        checkpoint.hold(tmp_path / "run", sleep=waits.append),
+    ):
+        pytest.fail("two hold it")
+    assert waits == [1.0] * 60
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gang_that_ends_while_another_waits_gives_it_the_folder(tmp_path: Path) -> None:
+    first: Any = checkpoint.hold(tmp_path)
+    first.__enter__()
+    with checkpoint.hold(tmp_path, sleep=lambda _: first.__exit__(None, None, None)):
+        pass
+    with checkpoint.hold(tmp_path, wait_s=0):
+        pass
 
 
 def test_the_run_folder_follows_what_is_trained_on_what() -> None:

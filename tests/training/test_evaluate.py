@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import torch
 
 from training import checkpoint, loop, tokens
 from training.config import BadInput, ModelConfig, TrainingConfig
-from training.engine import PlainEngine
-from training.evaluate import evaluate
+from training.engine import PlainEngine, own_weights
+from training.evaluate import evaluate, perplexity
 from training.model import build
 
 
@@ -28,7 +29,7 @@ def test_the_loss_is_the_mean_over_all_whole_windows(
     weights = torch.load(run_folder / "step-000020" / checkpoint.WEIGHTS, weights_only=True)
     model.load_state_dict(weights | {"lm_head.weight": weights["wte.weight"]})
     split = tokens.open_split(tokens_folder, "validation")
-    losses = []
+    losses: list[float] = []
     for number in range(split.windows(16)):
         ids = torch.from_numpy(split.window(number, 16).astype("int64"))[None]
         with torch.no_grad():
@@ -36,6 +37,26 @@ def test_the_loss_is_the_mean_over_all_whole_windows(
     assert found["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
     assert (found["tokens"], found["step"]) == (16 * len(losses), 20)
+
+
+def test_a_perplexity_that_no_float_holds_is_none() -> None:
+    assert perplexity(709.0) == pytest.approx(math.exp(709.0))
+    assert perplexity(710.0) is None
+
+
+def test_the_worst_model_is_told_in_json(
+    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+) -> None:
+    model = build(config.sizes(), 1)
+    with torch.no_grad():
+        model.ln_f.weight.fill_(1e6)
+    unfinished = checkpoint.begin(tmp_path / "run", 1)
+    torch.save(own_weights(model), unfinished / checkpoint.WEIGHTS)
+    checkpoint.seal(unfinished, step=1, world=1, tokens="", settings=config)
+    found = evaluate(str(tmp_path / "run"), str(tokens_folder), config)
+    assert found["loss"] is not None and found["loss"] > 710
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["perplexity"] is None
 
 
 def test_it_is_better_than_knowing_nothing_and_reads_the_newest(

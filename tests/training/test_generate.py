@@ -79,6 +79,13 @@ def test_zero_temperature_takes_the_likeliest_and_a_low_one_nearly_always() -> N
     assert drawn(SampleConfig(temperature=0.3, top_k=0), LOGITS)[1] > 2800
 
 
+@pytest.mark.parametrize("temperature", [1e-2, 1e-30, 1e-45, 5e-324])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_temperature_near_zero_is_as_greedy_as_zero(temperature: float, sign: float) -> None:
+    logits = [sign * 1e4 + each for each in LOGITS]
+    assert drawn(SampleConfig(temperature=temperature), logits).keys() == {1}
+
+
 def test_top_k_and_top_p_leave_the_others_out() -> None:
     plain = SampleConfig(temperature=1.0, top_k=0)
     kept = {k: drawn(msgspec.structs.replace(plain, top_k=k), LOGITS).keys() for k in (1, 2, 3, 99)}

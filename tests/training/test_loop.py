@@ -75,6 +75,18 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
     assert checkpoint.newest(tmp_path / "run").marker.step == 20  # type: ignore[union-attr]
 
 
+def test_a_save_before_damaged_ones_is_kept(
+    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+) -> None:
+    one = msgspec.structs.replace(config, keep_checkpoints=1)
+    whole = go(one, tokens_folder, tmp_path / "run")
+    (tmp_path / "run" / "step-000020" / "COMPLETE").unlink()
+    go(msgspec.structs.replace(one, stop_after=5), tokens_folder, tmp_path / "run")
+    found = checkpoint.newest(tmp_path / "run")
+    assert found is not None and found.marker.step == 5
+    assert go(one, tokens_folder, tmp_path / "run") == whole
+
+
 def test_checkpoints_come_when_due_and_at_the_end(
     config: TrainingConfig, tokens_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,5 @@
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,31 @@ def test_a_write_that_fails_leaves_no_file_of_the_final_name(tmp_path: Path) -> 
 
     with pytest.raises(RuntimeError, match="the disk is full"):
         tokens.write(rows(), tmp_path, "0")  # type: ignore[arg-type]
-    assert list(tmp_path.glob("*.bin")) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("inner_rows", [30, 6])
+def test_attempts_that_overlap_neither_cut_nor_lose_each_others_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner_rows: int
+) -> None:
+    monkeypatch.setattr(tokens, "_ROWS_PER_BATCH", inner_rows)
+    rows = list(tokens.encode(*([each] for each in shard(30))))
+    expected = tokens.write(rows, tmp_path / "alone", "0")
+    found = []
+
+    def outer() -> Iterator[pa.RecordBatch]:
+        """An attempt given up for lost, during which another begins and ends."""
+        yield from rows[: len(rows) // 2]
+        found.append(tokens.write(rows, tmp_path / "shared", "0"))
+        yield from rows[len(rows) // 2 :]
+
+    found.append(tokens.write(outer(), tmp_path / "shared", "0"))
+    assert found == [expected, expected]
+    alone, shared = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        for folder in ("alone", "shared")
+    )
+    assert shared == alone
 
 
 def test_an_empty_shard_is_written_and_read(tmp_path: Path) -> None:
