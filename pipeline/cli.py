@@ -172,6 +172,8 @@ def config(recipe: str, overrides: tuple[str, ...]) -> None:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "too large to say"
     return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
 
 

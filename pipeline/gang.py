@@ -4,6 +4,7 @@ A lost rank restarts all of them; the function finds out itself where to go on. 
 what is run.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -56,11 +57,28 @@ def run(
         ),
     )
     try:
-        trainer.fit()
-    except SystemExit as ended:  # Ray Train's own answer to Ctrl-C
-        raise KeyboardInterrupt from ended
+        _beside(trainer.fit)
     except ray.train.TrainingFailedError as error:
         raise GangFailed(_cause(error)) from error
+
+
+def _beside(work: Callable[[], object]) -> None:
+    """Wait for `work` in a thread of its own: in the main one, Ray Train would take Ctrl-C from us
+    and end the process without a word."""
+    raised: list[BaseException] = []
+
+    def run_it() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  -- raised below, in the thread that waits
+            raised.append(error)
+
+    thread = threading.Thread(target=run_it, name="gang", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=1.0)  # in slices: a join without end would not hear Ctrl-C
+    if raised:
+        raise raised[0]
 
 
 def _has_room(ranks: int) -> bool:

@@ -101,6 +101,15 @@ def kill_all(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def is_rank(pid: int) -> bool:
+    """Whether this is a living process that trains: torch's launcher, a rank, Ray's worker."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return "training.zero" in words or "RayTrainWorker" in words
+
+
 def descendants(pid: int) -> list[int]:
     """All processes below this one, by /proc."""
     children: dict[int, list[int]] = {}

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -224,6 +225,38 @@ def test_training_on_ray_equals_training_without_and_goes_on_after_a_halt(told: 
         capture_output=True, text=True, cwd=story.ROOT, check=True,
     )  # fmt: skip
     assert done.stdout.startswith("The module")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words, how", [([], signal.SIGINT), (["--local"], signal.SIGINT), (["--local"], signal.SIGKILL)]
+)
+def test_an_interrupted_training_leaves_no_rank_and_goes_on(
+    told: Story, undisturbed, tmp_path: Path, words: list[str], how: signal.Signals
+):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    short = ["training.steps=60", "training.checkpoint_every=5"]
+    process = told.start("train", tmp_path, *short, *words)
+    below: set[int] = set()
+    while process.poll() is None and count_lines(tmp_path) < 8:
+        below |= set(story.descendants(process.pid))
+        time.sleep(0.05)
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=story.DEADLINE_S)
+    if how == signal.SIGINT:
+        assert process.returncode == 130, output
+        told_so = "webtext: interrupted; the same command goes on where it was"
+        assert output.splitlines()[-1] == told_so
+    ends = time.monotonic() + story.DEADLINE_S
+    while any(story.is_rank(pid) for pid in below) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert below and not any(story.is_rank(pid) for pid in below)
+    told.run("train", tmp_path, *short, "training.stop_after=40", "--local")
+    assert count_lines(tmp_path) == 40
+
+
+def count_lines(root: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in root.glob("training/*/metrics.jsonl"))
 
 
 def losses(metrics: Path) -> list[float]:

@@ -69,7 +69,9 @@ def _held_out(facts: Facts) -> str:
     found = (facts["training"] or {}).get("evaluation")
     if not found:
         return "not evaluated"
-    return f"loss {found['loss']:.3f}, perplexity {found['perplexity']:.1f}"
+    told = found["perplexity"]
+    perplexity = "too large to say" if told is None else f"{told:.1f}"
+    return f"loss {found['loss']:.3f}, perplexity {perplexity}"
 
 
 def _laws(facts: Facts) -> str:
