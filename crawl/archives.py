@@ -2,8 +2,8 @@
 
 An archive is read once, from its beginning to its end. What is copied depends on the archive and on
 the links alone, never on what other archives gave, so archives can be replayed in any order and
-again: a capture that the ledger holds is not copied twice. Which capture becomes the page is for
-`observations.select` to say.
+again: a capture that the ledger holds is not copied twice, unless two processes replay at once, and
+then it does no harm. Which capture becomes the page is for `pages.select` to say.
 """
 
 import datetime
@@ -11,19 +11,22 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crawl import content, url, warc
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
-from crawl.observations import Observation
-from crawl.schema import Capture, LinkOutcome, PageOutcome
+from crawl.schema import RESPONSE_COLUMNS, Capture, LinkOutcome, Observation
 
 VERSION = 1
 
+IDENTITY = ["link_id", "fetched_at", *RESPONSE_COLUMNS]
+
 Wanted = dict[str, tuple[bytes, str]]
-Known = set[tuple[bytes, datetime.datetime, str]]
+Known = set[tuple[Any, ...]]
 
 
 def replay(
@@ -41,12 +44,13 @@ def replay(
     wanted = _wanted(links)
     folder = Path(observations)
     label = "a" + hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
-    ledger.recover(folder, label=label)
-    known = _known(folder, wanted)
     low, high = ledger.LOWEST, ledger.HIGHEST
-    with ledger.Writer(folder, low, high, label=label) as writer:
-        for record in warc.records(path, config.max_bytes):
-            counts[str(_replay(record, path, wanted, known, writer))] += 1
+    with ledger.claimed(folder, low, high, label=label):
+        ledger.recover(folder, label=label)
+        known = _known(folder, wanted)
+        with ledger.Writer(folder, low, high, label=label) as writer:
+            for record in warc.records(path, config.max_bytes):
+                counts[str(_replay(record, path, wanted, known, writer))] += 1
 
 
 def _wanted(links: Iterable[pa.RecordBatch]) -> Wanted:
@@ -66,14 +70,8 @@ def _known(folder: Path, wanted: Wanted) -> Known:
         return set()
     ids = [link_id for link_id, _ in wanted.values()]
     rows = ledger.read(folder, min(ids), max(ids))
-    columns = ("link_id", "fetched_at", "digest", "source")
-    return {
-        (link_id, moment, digest)
-        for link_id, moment, digest, source in zip(
-            *(rows[column].to_pylist() for column in columns), strict=True
-        )
-        if source == "archive"
-    }
+    archived = rows.filter(pc.equal(rows["source"], "archive")).select(IDENTITY)
+    return set(zip(*(column.to_pylist() for column in archived.columns), strict=True))
 
 
 def _replay(
@@ -92,47 +90,54 @@ def _replay(
         return Capture.UNREADABLE
     if record.answer.status != 200:
         return Capture.NOT_200
-    link_id, fetch_url = wanted[key]
-    digest = warc.digest(record.answer.body)
-    if (link_id, moment, digest) in known:
+    row = _observation(wanted[key], key, target, moment, record.answer, record.truncated, path)
+    identity = tuple(getattr(row, column) for column in IDENTITY)
+    if identity in known:
         return Capture.ALREADY
-    known.add((link_id, moment, digest))
-    place = writer.archive(
-        url.without_fragment(target),
-        moment,
-        record.answer,
-        truncated="length" if record.truncated else None,
+    known.add(identity)
+    cut = "length" if record.truncated else None
+    writer.append(
+        row, writer.archive(url.without_fragment(target), moment, record.answer, truncated=cut)
     )
-    row = Observation(
-        link_id=link_id,
-        url_key=key,
-        url=fetch_url,
-        outcome=_outcome(record, record.answer),
-        source="archive",
-        status=200,
-        final_url=url.without_fragment(target),
-        content_type=record.answer.header("Content-Type"),
-        bytes=len(record.answer.body),
-        digest=digest,
-        fetched_at=moment,
-        asked=path,
-    )
-    writer.append(row, place)
     return Capture.COPIED
 
 
-def _outcome(record: warc.Record, answer: warc.Answer) -> PageOutcome:
-    first = content.head(answer.body, answer.header("Content-Encoding"))
-    if not content.is_html(answer.header("Content-Type"), first):
-        return PageOutcome.NOT_HTML
-    return PageOutcome.TOO_LARGE if record.truncated else PageOutcome.OK
+def _observation(
+    link: tuple[bytes, str],
+    key: str,
+    target: str,
+    moment: datetime.datetime,
+    answer: warc.Answer,
+    cut: bool,
+    path: str,
+) -> Observation:
+    kind, coding = answer.header("Content-Type"), answer.header("Content-Encoding")
+    link_id, fetch_url = link
+    return Observation(
+        link_id=link_id,
+        url_key=key,
+        url=fetch_url,
+        outcome=content.outcome(answer.status, kind, coding, answer.body, cut=cut),
+        source="archive",
+        status=answer.status,
+        final_url=url.without_fragment(target),
+        content_type=kind,
+        content_encoding=coding,
+        bytes=len(answer.body),
+        digest=warc.digest(answer.body),
+        fetched_at=moment,
+        asked=path,
+    )
 
 
 def _moment(date: str) -> datetime.datetime | None:
+    """A WARC-Date in UTC, to the millisecond; None for one that is none, or outside the years that
+    a date can hold."""
     try:
         moment = datetime.datetime.fromisoformat(date)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        moment = moment.astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

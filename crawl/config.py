@@ -59,22 +59,26 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     every request; its name is what robots.txt files are matched against. Needed where `live`."""
 
     shards: Annotated[int, Meta(ge=1, le=65536)] = 512
-    """Ranges of ids into which the datasets are cut. Their content does not depend on it."""
+    """Ranges of ids into which the datasets are cut. Their content does not depend on it; the order
+    of the token stream follows it, and so do the losses of a training."""
 
     max_pages_per_host: Annotated[int, Meta(ge=1, extra={"changes": ["pages"]})] = 20000
     """Pages asked of one host; the rest come from archives or end as `over_host_budget`."""
 
     min_delay_s: Annotated[float, Meta(ge=0)] = 1.0
-    """Seconds between two requests to one host, at least. A host's Crawl-delay can raise it."""
+    """Seconds from the end of one request to a host to the next, at least. A host's Crawl-delay can
+    raise it."""
 
     max_delay_s: Annotated[float, Meta(ge=0)] = 120.0
-    """Seconds beyond which a host's Crawl-delay is not stretched: it would never end."""
+    """Seconds beyond which neither a Crawl-delay nor a back-off is stretched: the crawl would never
+    end."""
 
     connections: Annotated[int, Meta(ge=1)] = 256
     """Requests in flight at once in one worker. Each is one open file."""
 
     timeout_s: Annotated[float, Meta(gt=0)] = 30.0
-    """Seconds from the start of a request to the last byte of its answer."""
+    """Seconds from the start of a request, its host's name looked up, to the last byte of its
+    answer."""
 
     connect_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
     """Seconds for one connection to be made, TLS included."""
@@ -89,7 +93,12 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Further attempts where a failure may pass: no connection, time-out, status 429 or 5xx."""
 
     back_off_s: Annotated[float, Meta(ge=0)] = 5.0
-    """Seconds that a host is left alone after such a failure; doubled with each in a row."""
+    """Seconds that a host is left alone after such a failure; doubled with each in a row, up to
+    `max_delay_s`."""
+
+    max_failures: Annotated[int, Meta(ge=1)] = 10
+    """Such failures in a row after which a host is not asked again in this crawl: its other pages
+    end as the last one did."""
 
     ca_file: str | None = None
     """PEM file of certificate authorities to trust instead of the machine's own."""
@@ -106,9 +115,9 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     extract_cpu_s: Annotated[int, Meta(ge=1)] = 20
     """Processor seconds that the extraction of one document may take; then it is a `timeout`."""
 
-    extract_memory_mb: Annotated[int, Meta(ge=256)] = 2048
+    extract_memory_mb: Annotated[int, Meta(ge=512)] = 2048
     """Address space of the extracting child process, in MiB; a document that needs more is lost
-    as a `crash`."""
+    as a `crash`. With less than 512 the child could not even start."""
 
     def __post_init__(self) -> None:
         if self.user_agent:

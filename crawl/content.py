@@ -11,10 +11,15 @@ import brotli  # type: ignore[import-untyped]
 import zstandard
 from charset_normalizer import from_bytes
 
+from crawl.schema import PageOutcome
+
 HEAD_BYTES = 1024
 """In which markup shows itself, and (the HTML standard, 13.2.3.2) a meta charset must stand."""
 DETECT_BYTES = 32 * 1024
 ZSTD_WINDOW = 2**23  # the most that a Content-Encoding may ask for (RFC 9659)
+GZIP_PIECE = 16 * 1024
+GZIP_MEMBERS = 4096
+"""Members that one body may be made of. An honest one has one, or one for each 64 KiB."""
 
 MARKUP = re.compile(
     rb"<(?:!doctype\s+html|html|head|body|title|meta|script|style|div|table|article|h1|p|a)\b",
@@ -63,12 +68,30 @@ def decode(body: bytes, coding: str | None, limit: int) -> bytes:
     return plain
 
 
+def first(body: bytes, coding: str | None, most: int) -> bytes:
+    """The first bytes, at most so many, of a decoded body, however long. Raises Undecodable."""
+    return _undone(body, coding, most)
+
+
 def head(body: bytes, coding: str | None) -> bytes:
     """The first bytes of a decoded body; none where it cannot be decoded."""
     try:
         return _undone(body, coding, HEAD_BYTES)
     except Undecodable:
         return b""
+
+
+def outcome(
+    status: int, content_type: str | None, coding: str | None, body: bytes, *, cut: bool
+) -> PageOutcome:
+    """What an answer that is no redirect makes of its page, from the web or from an archive.
+    `cut`: the body is not all that was sent, or was not read at all."""
+    if not 200 <= status < 300:
+        return PageOutcome.HTTP_ERROR
+    unread = cut and not body
+    if not (may_be_html(content_type) if unread else is_html(content_type, head(body, coding))):
+        return PageOutcome.NOT_HTML
+    return PageOutcome.TOO_LARGE if cut else PageOutcome.OK
 
 
 def text(body: bytes, content_type: str | None) -> str:
@@ -123,17 +146,23 @@ def _undo(body: bytes, name: str, most: int) -> bytes:
 
 
 def _gunzip(body: bytes, most: int) -> bytes:
-    plain = b""
-    while body and len(plain) < most:
-        member = zlib.decompressobj(wbits=31)
+    # Piece by piece: a member copies what it leaves over, so many small ones cost the square.
+    plain, view, at = bytearray(), memoryview(body), 0
+    members, whole, member = 0, 0, zlib.decompressobj(wbits=31)
+    while at < len(view) and len(plain) < most:
+        piece = view[at : at + GZIP_PIECE]
         try:
-            plain += member.decompress(body, most - len(plain))
+            plain += member.decompress(piece, most - len(plain))
         except zlib.error:
-            if plain:  # padding after the last member
-                return plain
+            if whole:  # padding after the last member
+                return bytes(plain[:whole])
             raise
-        body = member.unused_data
-    return plain
+        at += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)
+        if member.eof:
+            members, whole, member = members + 1, len(plain), zlib.decompressobj(wbits=31)
+            if members > GZIP_MEMBERS:
+                raise zlib.error(f"more than {GZIP_MEMBERS} members")
+    return bytes(plain)
 
 
 def _inflate(body: bytes, most: int) -> bytes:

@@ -1,28 +1,25 @@
 """Asks the live web for links, one polite request after another, until each has an observation.
 
 Rule: every request, of a page, a robots.txt or a redirect, is a turn that the frontier gave; and
-none is made that the robots.txt of its own origin does not allow, redirects' targets included.
+none is made that the robots.txt of its own origin does not allow, redirects' targets included. A
+host that the frontier has lost is not asked again: what is left of it ends as its last failure did.
 """
 
 import asyncio
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
-
-import aiohttp
 
 from crawl import content, network, robots, url, warc
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
 from crawl.frontier import Ask, Done, Frontier
 from crawl.network import Exchange, Failure
-from crawl.observations import Observation
-from crawl.schema import BadInput, PageOutcome
+from crawl.schema import BadInput, Observation, PageOutcome
 
-MAX_ROBOTS_DECODED_BYTES = 4 * 1024 * 1024
 # Of a host to which no connection can be made this is the outcome, not that of its robots.txt.
 NO_HOST = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TLS_ERROR, PageOutcome.PRIVATE_ADDRESS})
 
@@ -35,11 +32,16 @@ async def crawl(
     todo: list[Row], writer: ledger.Writer, config: CrawlConfig, clock: Clock, now: Now
 ) -> None:
     """Appends one observation for each link of `todo` (link_id, url_key, fetch_url, host) to the
-    ledger. Raises BadInput for settings with which nobody should be asked."""
+    ledger. Raises BadInput for settings with which nobody should be asked; what else goes wrong
+    here, such as a full disk, is raised as it is, never in a group."""
     if not config.user_agent:
         raise BadInput("crawl.user_agent: is needed to ask the live web: `name/1.0 (+https://...)`")
     frontier: Frontier[_Job] = Frontier(
-        delay_s=config.min_delay_s, back_off_s=config.back_off_s, limit=config.connections
+        delay_s=config.min_delay_s,
+        back_off_s=config.back_off_s,
+        max_back_off_s=config.max_delay_s,
+        patience=config.max_failures,
+        limit=config.connections,
     )
     by_host: dict[str, list[_Job]] = {}
     for link in todo:
@@ -47,8 +49,18 @@ async def crawl(
         by_host.setdefault(link["host"], []).append(page)
     for host, pages in by_host.items():
         frontier.add(host, pages)
-    async with network.session(config) as client, asyncio.TaskGroup() as group:
-        await _Crawl(frontier, client, writer, config, clock, now, group).run()
+    failed: Exception | None = None
+    try:
+        async with network.session(config) as web, asyncio.TaskGroup() as group:
+            await _Crawl(frontier, web, writer, config, clock, now, group).run()
+    except ExceptionGroup as errors:
+        failed = _first(errors)
+    if failed:
+        raise failed
+
+
+def _first(error: Exception) -> Exception:
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
 @dataclass(frozen=True)
@@ -87,19 +99,20 @@ class _Crawl:
     def __init__(
         self,
         frontier: Frontier[_Job],
-        client: aiohttp.ClientSession,
+        web: network.Web,
         writer: ledger.Writer,
         config: CrawlConfig,
         clock: Clock,
         now: Now,
         group: asyncio.TaskGroup,
     ) -> None:
-        self.frontier, self.client, self.writer = frontier, client, writer
+        self.frontier, self.web, self.writer = frontier, web, writer
         self.config, self.clock, self.now, self.group = config, clock, now, group
         self.token = config.product_token()
         self.asked = json.dumps({"user_agent": config.user_agent})
         self.verdicts: dict[str, _Verdict] = {}
         self.parked: dict[str, list[_Page]] = {}
+        self.causes: dict[str, PageOutcome] = {}  # of each host's last failure
         self.wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -116,8 +129,11 @@ class _Crawl:
 
     def begin(self, host: str, job: _Job) -> None:
         """Uses a turn of a host: for the job, or for the robots.txt that it needs first."""
+        if self.frontier.lost(host):
+            self.drop(host, job)
+            return
         if isinstance(job, _Robots):
-            self.group.create_task(self.ask_robots(host, job))
+            self.start(job.target, self.ask_robots(host, job))
             return
         origin = url.origin(job.target)
         if origin in self.parked:
@@ -128,32 +144,58 @@ class _Crawl:
         if verdict is None or self.clock() - verdict.at > robots.CACHE_S:
             self.parked[origin] = [job]
             first = _Robots(origin, robots.location(job.target))
-            self.group.create_task(self.ask_robots(host, first))
+            self.start(first.target, self.ask_robots(host, first))
         elif verdict.rules.allows(job.target):
-            self.group.create_task(self.ask_page(host, job))
+            self.start(job.target, self.ask_page(host, job))
         else:
             self.record(job, verdict.refusal)
             self.frontier.unused(host)
 
+    def start(self, target: str, work: Coroutine[Any, Any, None]) -> None:
+        """Lets a request go its way beside the others."""
+
+        async def named() -> None:
+            try:
+                await work
+            except OSError as error:
+                error.add_note(f"while asking for {target}")
+                raise
+            except Exception as error:
+                text = f"asking for {target} failed: {type(error).__name__}: {error}"
+                raise RuntimeError(text) from error
+
+        self.group.create_task(named())
+
+    def drop(self, host: str, job: _Job) -> None:
+        """Settles a job of a lost host, unasked."""
+        cause = self.causes[host]
+        if isinstance(job, _Robots):
+            self.settle(job, None, b"", cause)
+        else:
+            self.record(job, cause)
+        self.frontier.unused(host)
+
     async def ask_robots(self, host: str, job: _Robots) -> None:
         moment = self.now()
-        failed = False
+        failed, cause = False, PageOutcome.ROBOTS_UNREACHABLE
         try:
-            exchange = await network.ask(self.client, job.target, self.config, any_type=True)
+            exchange = await network.ask(
+                self.web, job.target, self.config, first=robots.MAX_BYTES + 1
+            )
         except Failure as failure:
             failed = failure.passing
+            if failure.outcome in NO_HOST or not failure.connected:
+                cause = failure.outcome
             if not (failed and self.retry(host, job)):
-                no_host = failure.outcome in NO_HOST
-                cause = failure.outcome if no_host else PageOutcome.ROBOTS_UNREACHABLE
-                self.settle(host, job, None, b"", cause)
+                self.settle(job, None, b"", cause)
         else:
             failed = _passes(exchange.answer.status)
             if not (failed and self.retry(host, job)):
                 self.archive(job.target, moment, exchange)
-                self.robots_answered(host, job, exchange)
-        self.end(host, failed)
+                self.robots_answered(job, exchange)
+        self.end(host, cause if failed else None)
 
-    def robots_answered(self, host: str, job: _Robots, exchange: Exchange) -> None:
+    def robots_answered(self, job: _Robots, exchange: Exchange) -> None:
         answer = exchange.answer
         target = _redirect(job.target, answer)
         if target is not None and job.hops < robots.MAX_REDIRECTS:
@@ -161,19 +203,18 @@ class _Crawl:
                 hop = replace(job, target=target, hops=job.hops + 1, attempts=0)
                 self.frontier.again(url.host(target), [hop])
                 return
-            self.settle(host, job, None, b"")
+            self.settle(job, None, b"")
             return
         try:
             coding = answer.header("Content-Encoding")
-            body = content.decode(answer.body, coding, MAX_ROBOTS_DECODED_BYTES)
-        except (content.Undecodable, content.TooLarge):
-            self.settle(host, job, None, b"")
+            body = content.first(answer.body, coding, robots.MAX_BYTES + 1)
+        except content.Undecodable:
+            self.settle(job, None, b"")
             return
-        self.settle(host, job, answer.status, body)
+        self.settle(job, answer.status, body)
 
     def settle(
         self,
-        host: str,
         job: _Robots,
         status: int | None,
         body: bytes,
@@ -190,18 +231,18 @@ class _Crawl:
 
     async def ask_page(self, host: str, job: _Page) -> None:
         moment, began = self.now(), self.clock()
-        failed = False
+        failed, cause = False, PageOutcome.HTTP_ERROR
         try:
-            exchange = await network.ask(self.client, job.target, self.config)
+            exchange = await network.ask(self.web, job.target, self.config)
         except Failure as failure:
-            failed = failure.passing
+            failed, cause = failure.passing, failure.outcome
             if not (failed and self.retry(host, job)):
                 self.record(job, failure.outcome, moment=moment, elapsed_s=self.clock() - began)
         else:
             failed = _passes(exchange.answer.status)
             if not (failed and self.retry(host, job)):
                 self.page_answered(job, exchange, moment, self.clock() - began)
-        self.end(host, failed)
+        self.end(host, cause if failed else None)
 
     def page_answered(
         self, job: _Page, exchange: Exchange, moment: datetime.datetime, elapsed_s: float
@@ -259,6 +300,7 @@ class _Crawl:
             status=answer.status if answer else None,
             final_url=job.target,
             content_type=answer.header("Content-Type") if answer else None,
+            content_encoding=answer.header("Content-Encoding") if answer else None,
             bytes=len(answer.body) if answer else None,
             digest=warc.digest(answer.body) if answer else None,
             fetched_at=moment or self.now(),
@@ -267,8 +309,11 @@ class _Crawl:
         )
         self.writer.append(row, place)
 
-    def end(self, host: str, failed: bool) -> None:
-        self.frontier.ended(host, self.clock(), failed=failed)
+    def end(self, host: str, cause: PageOutcome | None) -> None:
+        """A turn of a host is over; `cause` is a failure that may pass."""
+        if cause:
+            self.causes[host] = cause
+        self.frontier.ended(host, self.clock(), failed=cause is not None)
         self.wake.set()
 
 
@@ -277,8 +322,8 @@ def _passes(status: int) -> bool:
 
 
 def _redirect(base: str, answer: warc.Answer) -> str | None:
-    """Where an answer sends to, without a fragment; "" where that cannot be asked for, None where
-    it sends nowhere."""
+    """Where an answer sends to, without a fragment; "" where that cannot be asked for, or only with
+    a password; None where it sends nowhere."""
     location = answer.header("Location")
     if answer.status not in (301, 302, 303, 307, 308) or not location:
         return None
@@ -286,7 +331,7 @@ def _redirect(base: str, answer: warc.Answer) -> str | None:
         target = url.fetch_url(urljoin(base, location.strip()))
     except ValueError:
         return ""
-    return url.without_fragment(target) if target else ""
+    return url.without_fragment(target) if target and not url.has_credentials(target) else ""
 
 
 def _same_site(one: str, other: str) -> bool:
@@ -296,12 +341,6 @@ def _same_site(one: str, other: str) -> bool:
 
 def _outcome(exchange: Exchange) -> PageOutcome:
     answer = exchange.answer
-    kind = answer.header("Content-Type")
-    if not 200 <= answer.status < 300:
-        return PageOutcome.HTTP_ERROR
-    if exchange.truncated == "length":
-        return PageOutcome.TOO_LARGE
-    if exchange.truncated:
-        return PageOutcome.NOT_HTML
-    first = content.head(answer.body, answer.header("Content-Encoding"))
-    return PageOutcome.OK if content.is_html(kind, first) else PageOutcome.NOT_HTML
+    kind, coding = answer.header("Content-Type"), answer.header("Content-Encoding")
+    cut = exchange.truncated is not None
+    return content.outcome(answer.status, kind, coding, answer.body, cut=cut)

@@ -1,7 +1,8 @@
 """Extracts the main text of pages, each in a child process that may die over it.
 
 One row a page, in the order of the pages. The result depends on the page alone: not on its
-neighbours, on the size of a batch, or on the process that happened to read it.
+neighbours or on the size of a batch. Where a process that had read other pages is lost over one,
+that page is read once more by a fresh process, and only that verdict counts.
 """
 
 import contextlib
@@ -10,10 +11,11 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import msgspec
 import pyarrow as pa
@@ -30,7 +32,16 @@ BATCH_CHARACTERS = 16 * 1024 * 1024
 WALL_FACTOR = 10
 """Seconds on the wall for one processor second, before a child that does nothing is ended."""
 
+START_S = 300.0
+"""Seconds that a child may take until it can be asked, on a machine that is busy otherwise."""
+LOST = frozenset({DocumentOutcome.CRASH, DocumentOutcome.TIMEOUT})
+STDERR_TAIL = 2000
+
 Row = dict[str, Any]
+
+
+class CannotStart(RuntimeError):
+    """The child process died before it could be asked: none of its documents are to blame."""
 
 
 def extract(
@@ -38,7 +49,8 @@ def extract(
 ) -> Iterator[pa.RecordBatch]:
     """One document for each page. `observations` is the folder of the ledger.
 
-    Raises ValueError or FileNotFoundError where the ledger lacks a response that a page names.
+    Raises ValueError or FileNotFoundError where the ledger lacks a response that a page names, and
+    CannotStart where no process can be had to read it.
     """
     folder = Path(observations)
     with Child(config) as child:
@@ -81,12 +93,13 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
 
 
 class Child:
-    """A process that extracts, started when first asked and again after it died."""
+    """A process that extracts, started when first asked and again after it was lost."""
 
     def __init__(self, config: CrawlConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._megabytes = config.extract_memory_mb
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
+        self._used = False
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +108,15 @@ class Child:
         self.end()
 
     def ask(self, request: Request) -> Reply:
-        """The child's reply; where it gives none, the outcome says why, and the child is gone."""
+        """The child's reply; where even a fresh one gives none, the outcome says why."""
+        reply = self._ask(request)
+        if reply.outcome in LOST and self._used:
+            reply = self._ask(request)
+        return reply
+
+    def _ask(self, request: Request) -> Reply:
+        """The reply; without one the child is gone, and `_used` tells whether it was fresh."""
+        self._used = self._process is not None
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         deadline = self._clock() + request.cpu_s * WALL_FACTOR
@@ -131,13 +152,28 @@ class Child:
     def _start(self) -> subprocess.Popen[bytes]:
         home = str(Path(__file__).parents[1])
         paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-        return subprocess.Popen(
-            [sys.executable, "-m", "crawl.extractor", str(self._megabytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        )
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "crawl.extractor", str(self._megabytes), str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            )
+            self._await_hello(process, errors)
+        return process
+
+    def _await_hello(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        deadline = self._clock() + START_S
+        said = None
+        with contextlib.suppress(TimeoutError):  # said as CannotStart below
+            said = extractor.receive(lambda size: self._read(process, size, deadline))
+        if said is None:
+            self._process = process
+            status = self.end()
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - STDERR_TAIL))
+            tail = errors.read().decode("utf-8", "replace").strip()
+            raise CannotStart(f"the extractor cannot start (exit status {status}): {tail}")
 
     def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
         assert process.stdout is not None

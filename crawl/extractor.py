@@ -1,9 +1,11 @@
-"""The child process that turns one page's bytes into text: `python -m crawl.extractor MEGABYTES`.
+"""The child process that turns one page's bytes into text, within bounds of memory and time:
+`python -m crawl.extractor MEGABYTES PARENT`, the parent being a process id.
 
 All work on hostile bytes is done here, so that a crash, a hang or a bomb costs one document. Speaks
-messages of msgpack, each after its length in four bytes, over stdin and stdout; ends with its input
-or with its parent. What it answers depends on the request alone: trafilatura's own memory of texts
-(`deduplicate`) is off, and so are dates that depend on today's.
+messages of msgpack, each after its length in four bytes, over stdin and stdout: first an empty one,
+when it is ready to be asked, then the replies. Ends with its input or with its parent. What it
+answers depends on the request alone: trafilatura's own memory of texts (`deduplicate`) is off, and
+so are dates that depend on today's.
 """
 
 import ctypes
@@ -23,6 +25,12 @@ from crawl.schema import DocumentOutcome
 NAME = "trafilatura-fast"
 LENGTH = struct.Struct(">I")
 PR_SET_PDEATHSIG = 1
+WARM = (
+    "<html><head><title>One</title><meta name=author content=Two></head><body><article><h1>One</h1>"
+    "<p>The first sentence of a page that is only read to be ready for the next one.</p></article>"
+    "<p>Posted on 2001-02-03</p></body></html>"
+)
+HELLO = LENGTH.pack(0)
 LAST_DATE = "2099-12-31"  # trafilatura's own is today: the same page would change with the clock
 
 
@@ -76,7 +84,7 @@ def answer(request: Request) -> Reply:
 
 
 def _extracted(html: str, page_url: str) -> Reply:
-    # Imported late: it takes most of a second, and the parent only needs the messages.
+    # Imported late: it takes most of a second, and the parent of the process has no use for it.
     from trafilatura import bare_extraction
     from trafilatura.settings import Document
 
@@ -107,14 +115,16 @@ def _valid(text: str | None) -> str | None:
     return text.encode("utf-8", "replace").decode() if text else None
 
 
-def main(megabytes: int) -> None:
-    """Answers requests until there are no more."""
-    _die_with_parent()
+def main(megabytes: int, parent: int) -> None:
+    """Answers requests until there are no more. `parent` is the id of the process that asks."""
+    _die_with(parent)
     # What a library prints must not be taken for a reply.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _bound_memory(megabytes)
+    _extracted(WARM, "http://localhost/")  # all imports are paid for before a page's time runs
+    _say_hello(replies)
     decoder = msgspec.msgpack.Decoder(Request)
     while (data := receive(sys.stdin.buffer.read)) is not None:
         request = decoder.decode(data)
@@ -122,25 +132,41 @@ def main(megabytes: int) -> None:
         send(replies, answer(request))
 
 
-def _die_with_parent() -> None:
-    parent = os.getppid()
+def _say_hello(replies: IO[bytes]) -> None:
+    replies.write(HELLO)
+    replies.flush()
+    # Until now stderr told the parent why there is no hello. From now on it could only fill a disk.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())
+
+
+def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:
+    if os.getppid() != parent:  # it died before we could ask to be told
         sys.exit(0)
 
 
 def _bound_memory(megabytes: int) -> None:
     if sys.platform == "linux":  # elsewhere the limit is refused, or means something else
-        resource.setrlimit(resource.RLIMIT_AS, (megabytes * 2**20, megabytes * 2**20))
+        limit = _allowed(resource.RLIMIT_AS, megabytes * 2**20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _bound_cpu(seconds: int) -> None:
     """From now on this many processor seconds; then SIGXCPU ends the process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(usage.ru_utime + usage.ru_stime) + seconds + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    hardest = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (_allowed(resource.RLIMIT_CPU, limit), hardest))
+
+
+def _allowed(kind: int, wanted: int) -> int:
+    """As much of a resource as is wanted and the machine's owner lets us have."""
+    hardest = resource.getrlimit(kind)[1]
+    return wanted if hardest == resource.RLIM_INFINITY else min(wanted, hardest)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

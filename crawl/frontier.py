@@ -1,9 +1,11 @@
 """Whose turn is it? Queues of hosts and their delays: no socket, no clock, no URL.
 
-Rule: two requests to one host never begin closer than its delay, and one is never begun before the
-last one ended. Whatever goes over the network is a turn given by `next`, robots.txt and redirects
-too, so the rule holds for the whole crawl. Among hosts that may be asked, the longest queue goes
-first: the crawl cannot end before its longest host does.
+Rule: a request to a host never begins before the last one ended and its delay has passed since, so
+that the host itself never sees two any closer. A host that keeps failing is left alone for longer
+and longer, within a bound, and is lost at last: none can hold up the crawl for ever. Whatever goes
+over the network is a turn given by `next`, robots.txt and redirects too, so the rule holds for the
+whole crawl. Among hosts that may be asked, the longest queue goes first: the crawl cannot end
+before its longest host does.
 """
 
 import heapq
@@ -40,8 +42,7 @@ class Done:
 class _Host(Generic[Job]):
     delay_s: float
     queue: deque[Job] = field(default_factory=deque)
-    turn_at: float = NEVER
-    asked_at: float = NEVER
+    ended_at: float = NEVER
     not_before: float = NEVER
     failures: int = 0
     busy: bool = False
@@ -51,11 +52,15 @@ class _Host(Generic[Job]):
 class Frontier(Generic[Job]):
     """Queues by host. Times are seconds of any clock that never runs backwards."""
 
-    def __init__(self, *, delay_s: float, back_off_s: float, limit: int) -> None:
+    def __init__(
+        self, *, delay_s: float, back_off_s: float, max_back_off_s: float, patience: int, limit: int
+    ) -> None:
         """`delay_s`: between two requests to a host. `back_off_s`: after a failure, doubled with
-        each one in a row. `limit`: requests in flight at once."""
+        each one in a row up to `max_back_off_s`; after `patience` of them the host is lost.
+        `limit`: requests in flight at once."""
         self._delay_s = delay_s
-        self._back_off_s = back_off_s
+        self._back_off_s, self._max_back_off_s = back_off_s, max_back_off_s
+        self._patience = patience
         self._limit = limit
         self._hosts: dict[str, _Host[Job]] = {}
         self._ready: list[tuple[int, str]] = []  # minus the length of the queue, host
@@ -88,7 +93,7 @@ class Frontier(Generic[Job]):
             name = heapq.heappop(self._ready)[1]
             earliest = self._earliest(self._hosts[name])
             if earliest <= now:
-                return self._ask(name, now)
+                return self._ask(name)
             heapq.heappush(self._waiting, (earliest, name))  # slowed down since it was queued
         if self._waiting:
             return Wait(self._waiting[0][0])
@@ -97,11 +102,14 @@ class Frontier(Generic[Job]):
     def ended(self, host: str, now: float, *, failed: bool = False) -> None:
         """The request of a turn is over; `failed` in a way that may pass."""
         slot = self._hosts[host]
-        slot.asked_at = slot.turn_at
+        slot.ended_at = now
         slot.failures = slot.failures + 1 if failed else 0
-        back_off_s = self._back_off_s * 2 ** (slot.failures - 1) if failed else 0.0
-        slot.not_before = now + back_off_s
+        slot.not_before = now + (self._pause_s(slot.failures) if failed else 0.0)
         self._free(host)
+
+    def lost(self, host: str) -> bool:
+        """Whether the host failed too often in a row to be asked again."""
+        return self._hosts[host].failures >= self._patience
 
     def unused(self, host: str) -> None:
         """The turn was not used: nothing went over the network, nothing need be waited for."""
@@ -112,11 +120,16 @@ class Frontier(Generic[Job]):
             self._hosts[name] = _Host(self._delay_s)
         return self._hosts[name]
 
-    def _ask(self, name: str, now: float) -> Ask[Job]:
+    def _pause_s(self, failures: int) -> float:
+        if failures >= self._patience:
+            return 0.0  # what is left of a lost host need not wait to be told so
+        # 64 times doubled is beyond any bound, and still a number
+        return min(self._back_off_s * 2.0 ** min(failures - 1, 64), self._max_back_off_s)
+
+    def _ask(self, name: str) -> Ask[Job]:
         slot = self._hosts[name]
         slot.queued = False
         slot.busy = True
-        slot.turn_at = now
         self._in_flight += 1
         return Ask(name, slot.queue.popleft())
 
@@ -132,4 +145,4 @@ class Frontier(Generic[Job]):
             heapq.heappush(self._waiting, (self._earliest(slot), name))
 
     def _earliest(self, slot: _Host[Job]) -> float:
-        return max(slot.asked_at + slot.delay_s, slot.not_before)
+        return max(slot.ended_at + slot.delay_s, slot.not_before)

@@ -1,15 +1,19 @@
 """One request over the network, and nothing about when or why: where the sockets are.
 
 Redirects are not followed, cookies are not kept, codings are not undone, certificates are verified,
-and no address of a private network is connected to unless `[crawl.resolve]` names it. Every way in
-which the world fails here is a `Failure` with its outcome.
+and no address of a private network is connected to unless `[crawl.resolve]` names it. Names are
+looked up before a request's time begins to run, in threads of their own: dead names cost the
+living ones nothing. Every way in which the world fails here is a `Failure` with its outcome.
 """
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +31,27 @@ ACCEPT_ENCODING = "gzip, deflate, br"
 MAX_HEADER_BYTES = 64 * 1024
 PASSING = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TIMEOUT, PageOutcome.PROTOCOL_ERROR})
 DEFAULT_PORTS = {"http": 80, "https": 443}
+LOOK_UPS = 64
+"""Names looked up at once, at most. Each is a thread."""
+LOOK_UP_S = 30.0
+"""Seconds for one name: three servers, asked twice, five seconds each (resolv.conf's defaults)."""
+NAMES_S = 600.0
+"""Seconds that an answer is used for."""
+
+UNICAST = ipaddress.ip_network("2000::/3")
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Global by IANA's registries of special addresses, or unknown to older Pythons, and no web site's:
+# protocol assignments (Teredo, ORCHID), 6to4 and its relays, AS112, AMT, documentation.
+SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24",
+         "2001::/23", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
+    )
+)  # fmt: skip
+
+
+Address = str
 
 
 class PrivateAddress(OSError):
@@ -36,9 +61,11 @@ class PrivateAddress(OSError):
 class Failure(Exception):
     """No answer, or none that could be read."""
 
-    def __init__(self, outcome: PageOutcome) -> None:
+    def __init__(self, outcome: PageOutcome, *, connected: bool = True) -> None:
+        """`connected`: False where no connection was made, so that no server failed."""
         super().__init__(outcome.value)
         self.outcome = outcome
+        self.connected = connected
 
     @property
     def passing(self) -> bool:
@@ -73,14 +100,36 @@ class Pin:
         return host.endswith("." + self.name) if self.wild else host == self.name
 
 
-def session(config: CrawlConfig) -> aiohttp.ClientSession:
-    """What requests go through. Raises BadInput where `ca_file` cannot be read."""
+@dataclass(frozen=True)
+class Web:
+    """What requests go through."""
+
+    client: aiohttp.ClientSession
+    names: "_Resolver"
+
+
+@contextlib.asynccontextmanager
+async def session(config: CrawlConfig) -> AsyncIterator[Web]:
+    """The web, for as long as the context. Raises BadInput where `ca_file` cannot be read."""
     pins = pinned(config)
+    trust = _trust(config)
+    names = _Resolver(pins, min(LOOK_UPS, config.connections))
+    try:
+        async with _client(config, pins, names, trust) as client:
+            yield Web(client, names)
+    finally:
+        await names.close()
+
+
+def _client(
+    config: CrawlConfig, pins: tuple["Pin", ...], names: "_Resolver", trust: ssl.SSLContext
+) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
         limit=0,  # the frontier limits
         force_close=True,  # aiohttp asks again, unseen, where a kept connection turns out dead
-        ssl=_trust(config),
-        resolver=_Resolver(pins),
+        ssl=trust,
+        resolver=names,
+        use_dns_cache=False,  # the resolver has its own
         socket_factory=functools.partial(
             _socket, frozenset((pin.address, pin.address_port) for pin in pins)
         ),
@@ -101,25 +150,27 @@ def session(config: CrawlConfig) -> aiohttp.ClientSession:
     )
 
 
-async def ask(
-    client: aiohttp.ClientSession, target: str, config: CrawlConfig, *, any_type: bool = False
-) -> Exchange:
+async def ask(web: Web, target: str, config: CrawlConfig, *, first: int | None = None) -> Exchange:
     """The answer to a GET for `target`, a fetch URL without a fragment. Raises Failure.
 
-    The body of a success that says it is no web page is not read, unless `any_type`.
+    The body of a success that says it is no web page is not read, nor is one that says it is longer
+    than `max_bytes`. With `first`, so many bytes are read whatever the server says.
     """
+    asked = URL(target, encoded=True)
     if url.is_private(url.host(target)) and not _is_pinned(target, config):
-        raise Failure(PageOutcome.PRIVATE_ADDRESS)
+        raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
     try:
+        await web.names.known(asked.raw_host or "", asked.port or 0)
         async with (
             asyncio.timeout(config.timeout_s),
-            client.get(URL(target, encoded=True), allow_redirects=False) as response,
+            web.client.get(asked, allow_redirects=False) as response,
         ):
-            wanted = any_type or not response.ok or content.may_be_html(_type(response))
-            body, truncated = await _body(response, config.max_bytes, wanted)
+            body, truncated = await _body(response, config.max_bytes, first)
             return Exchange(_request(response), _answer(response, body), truncated)
     except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
-        raise Failure(_outcome(error)) from error
+        unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
+        connected = not isinstance(error, unconnected | socket.gaierror)
+        raise Failure(_outcome(error), connected=connected) from error
 
 
 def pinned(config: CrawlConfig) -> tuple[Pin, ...]:
@@ -135,43 +186,76 @@ def pinned(config: CrawlConfig) -> tuple[Pin, ...]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, whatever it is wrapped in (RFC 6890)."""
+    """Whether an IP address is globally routable unicast (RFC 6890), such as a web site may have.
+    An IPv4 address in IPv6's clothes (mapped, NAT64) is judged as what it is."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast
+        if ip.ipv4_mapped or ip in NAT64:
+            return is_public(str(ipaddress.IPv4Address(ip.packed[-4:])))
+        if ip not in UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in SPECIAL)
 
 
 class _Resolver(AbstractResolver):
-    def __init__(self, pins: tuple[Pin, ...]) -> None:
+    def __init__(self, pins: tuple[Pin, ...], threads: int) -> None:
         self._pins = pins
-        self._system = aiohttp.ThreadedResolver()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="names")
+        self._turns = asyncio.Semaphore(threads)
+        self._found: dict[str, tuple[float, list[Address]]] = {}
+
+    async def known(self, host: str, port: int) -> None:
+        """Looks a name up, if it is one and its address is not known. Raises OSError."""
+        if not url.is_address(host):
+            await self.resolve(host, port)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         for pin in self._pins:
             if pin.fits(host, port):
-                return [_resolved(host, pin)]
-        found = await self._system.resolve(host, port, family)
-        public = [result for result in found if is_public(result["host"])]
-        if found and not public:
+                return [_resolved(host, pin.address, pin.address_port)]
+        now = asyncio.get_running_loop().time()
+        until, found = self._found.get(host, (now, []))
+        if until <= now:
+            found = await self._look_up(host)
+            self._found[host] = now + NAMES_S, found
+        public = [address for address in found if is_public(address)]
+        if not public:
             raise PrivateAddress(f"{host} stands in a private network")
-        return public
+        return [_resolved(host, address, port) for address in public]
 
     async def close(self) -> None:
-        await self._system.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_up(self, host: str) -> list[Address]:
+        # A thread that overstays keeps its turn: who waits for one has not begun to be late.
+        await self._turns.acquire()
+        asked = asyncio.get_running_loop().run_in_executor(self._pool, addresses, host)
+        asked.add_done_callback(self._looked_up)
+        try:
+            return await asyncio.wait_for(asyncio.shield(asked), LOOK_UP_S)
+        except TimeoutError as error:
+            raise socket.gaierror(socket.EAI_AGAIN, f"{host}: no name server answers") from error
+
+    def _looked_up(self, asked: asyncio.Future[list[Address]]) -> None:
+        self._turns.release()
+        if not asked.cancelled():
+            asked.exception()  # told to whoever waits; where nobody does any more, it is no news
 
 
-def _resolved(host: str, pin: Pin) -> ResolveResult:
-    family = socket.AF_INET6 if ":" in pin.address else socket.AF_INET
+def addresses(host: str) -> list[Address]:
+    """The addresses of a name, by the machine's resolver. Raises socket.gaierror; blocks."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return list(dict.fromkeys(str(place[0]) for *_, place in found))
+
+
+def _resolved(host: str, address: Address, port: int) -> ResolveResult:
     return ResolveResult(
         hostname=host,
-        host=pin.address,
-        port=pin.address_port,
-        family=family,
+        host=address,
+        port=port,
+        family=socket.AF_INET6 if ":" in address else socket.AF_INET,
         proto=0,
         flags=socket.AI_NUMERICHOST,
     )
@@ -198,12 +282,14 @@ def _is_pinned(target: str, config: CrawlConfig) -> bool:
 
 
 async def _body(
-    response: aiohttp.ClientResponse, most: int, wanted: bool
+    response: aiohttp.ClientResponse, most: int, first: int | None
 ) -> tuple[bytes, str | None]:
-    if not wanted:
-        return b"", "unspecified"
-    if (response.content_length or 0) > most:
-        return b"", "length"
+    if first is None:
+        if response.ok and not content.may_be_html(response.headers.get("Content-Type")):
+            return b"", "unspecified"
+        if (response.content_length or 0) > most:
+            return b"", "length"
+    most = most if first is None else first
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
@@ -212,13 +298,11 @@ async def _body(
     return bytes(body), None
 
 
-def _type(response: aiohttp.ClientResponse) -> str | None:
-    return response.headers.get("Content-Type")
-
-
 def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:
     headers = tuple((_text(name), _text(value)) for name, value in response.raw_headers)
-    return Answer(response.status, response.reason or "", headers, body)
+    # aiohttp reads what is not UTF-8 in a reason as surrogates
+    reason = _text((response.reason or "").encode("utf-8", "surrogateescape"))
+    return Answer(response.status, reason, headers, body)
 
 
 def _text(raw: bytes) -> str:
@@ -240,9 +324,11 @@ def _outcome(error: BaseException) -> PageOutcome:
         return PageOutcome.TIMEOUT
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return PageOutcome.TLS_ERROR
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, PrivateAddress):
+        return PageOutcome.PRIVATE_ADDRESS
     if isinstance(error, aiohttp.ClientConnectorError):
-        private = isinstance(error.os_error, PrivateAddress)
-        return PageOutcome.PRIVATE_ADDRESS if private else PageOutcome.UNREACHABLE
+        return PageOutcome.UNREACHABLE
     if isinstance(error, aiohttp.ClientOSError):
         return PageOutcome.UNREACHABLE
     if isinstance(error, aiohttp.ClientError | UnicodeError):

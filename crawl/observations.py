@@ -5,9 +5,14 @@ journal `NAME.ndjson.open`, which its writer holds a lock on; a journal line is 
 WARC records that it speaks of. So whatever instant the writer is killed at, the lines whose records
 can be read are the truth, and `recover` makes a segment of them: nothing is lost, nothing doubled.
 A name begins with the range of ids it covers, so that a reader opens only what overlaps its own.
+
+Who asks for a range of ids claims it first: a locked file `NAME.claim`, which ends with its owner.
+Claims of one label that overlap exclude each other, others never do.
 """
 
+import contextlib
 import datetime
+import errno
 import fcntl
 import itertools
 import os
@@ -19,11 +24,10 @@ from typing import IO, Self
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crawl import warc
-from crawl.schema import OBSERVATIONS, PageOutcome
+from crawl.schema import OBSERVATIONS, Observation
 
 SEGMENT_BYTES = 256 * 1024 * 1024
 SYNC_S = 2.0
@@ -32,29 +36,16 @@ RANGE_BYTES = 4
 LOWEST, HIGHEST = b"\x00" * 16, b"\xff" * 16
 
 
+CLAIM_WAIT_S = 60.0
+"""Seconds that the predecessor of a task that is tried again may take to die."""
+
+
 class Held(RuntimeError):
     """Another process writes to the ledger for the same links: there must be one."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of OBSERVATIONS."""
-
-    link_id: bytes
-    url_key: str
-    url: str
-    outcome: PageOutcome
-    source: str
-    status: int | None = None
-    final_url: str | None = None
-    content_type: str | None = None
-    bytes: int | None = None
-    digest: str | None = None
-    fetched_at: datetime.datetime
-    elapsed_s: float | None = None
-    warc_file: str | None = None
-    warc_offset: int | None = None
-    warc_length: int | None = None
-    asked: str | None = None
+class Damaged(RuntimeError):
+    """A file of the ledger cannot be read, or does not hold what was written to it."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -68,7 +59,11 @@ DECODER = msgspec.json.Decoder(Line)
 
 
 class Writer:
-    """Appends to the ledger, segment after segment. Opens none before something is appended."""
+    """Appends to the ledger, segment after segment. Opens none before something is appended.
+
+    After a write that failed, such as to a full disk, nothing more can be appended. The segment
+    stays open as if its writer had been killed: `recover` keeps what was whole of it.
+    """
 
     def __init__(
         self,
@@ -85,6 +80,7 @@ class Writer:
         self._range = f"{low[:RANGE_BYTES].hex()}-{high[:RANGE_BYTES].hex()}-{label}"
         self._clock = clock
         self._segment: _Segment | None = None
+        self._failed: BaseException | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -103,28 +99,43 @@ class Writer:
     ) -> warc.Place:
         """Writes a response, and the request before it, into the open segment."""
         date = warc.date_text(moment)
-        file = self._open().warc
-        return warc.write(file, target, date, answer, request=request, truncated=truncated)
+        with self._whole_or_not() as segment:
+            file = segment.warc
+            return warc.write(file, target, date, answer, request=request, truncated=truncated)
 
     def append(self, row: Observation, place: warc.Place | None = None) -> None:
         """Writes a row; `place` is where its response was archived in this segment."""
-        segment = self._open()
-        if place:
-            row = msgspec.structs.replace(
-                row,
-                warc_file=f"{segment.name}.warc.gz",
-                warc_offset=place.offset,
-                warc_length=place.length,
-            )
-        segment.append(row, self._clock())
-        if segment.warc.tell() >= SEGMENT_BYTES:
+        with self._whole_or_not() as segment:
+            if place:
+                row = msgspec.structs.replace(
+                    row,
+                    warc_file=f"{segment.name}.warc.gz",
+                    warc_offset=place.offset,
+                    warc_length=place.length,
+                )
+            segment.append(row, self._clock())
+            full = segment.warc.tell() >= SEGMENT_BYTES
+        if full:
             self.close()
 
     def close(self) -> None:
-        """Makes what was appended a whole segment."""
+        """Makes what was appended a whole segment. Raises Damaged where something is missing."""
         if self._segment:
-            self._segment.finish()
+            with self._whole_or_not() as segment:
+                segment.finish()
             self._segment = None
+
+    @contextlib.contextmanager
+    def _whole_or_not(self) -> Iterator["_Segment"]:
+        if self._failed:
+            raise self._failed
+        segment = self._open()
+        try:
+            yield segment
+        except BaseException as error:
+            self._failed, self._segment = error, None
+            segment.abandon()
+            raise
 
     def _open(self) -> "_Segment":
         if self._segment is None:
@@ -145,10 +156,14 @@ class _Segment:
         hidden.rename(_journal(folder, name))
         self.warc: IO[bytes] = _open_warc(folder, name).open("xb")
         self._synced_at = now
+        self._rows = 0
 
     def append(self, row: Observation, now: float) -> None:
         self.warc.flush()
-        self._journal.write(msgspec.json.encode(Line(self.warc.tell(), row)) + b"\n")
+        line = msgspec.json.encode(Line(self.warc.tell(), row)) + b"\n"
+        if self._journal.write(line) != len(line):  # a disk that is nearly full takes a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+        self._rows += 1
         if now - self._synced_at >= SYNC_S:
             self._sync()
             self._synced_at = now
@@ -157,13 +172,49 @@ class _Segment:
         self.warc.flush()
         self._sync()
         self.warc.close()
-        _finish(self._folder, self.name, verify=False)
+        _finish(self._folder, self.name, appended=self._rows)
+        self._journal.close()
+
+    def abandon(self) -> None:
+        """Lets go of the files as a killed process would."""
+        with contextlib.suppress(OSError):  # what was not flushed belongs to no line
+            self.warc.close()
         self._journal.close()
 
     def _sync(self) -> None:
         # the WARC file first: no line may outlive its records
         os.fsync(self.warc.fileno())
         os.fsync(self._journal.fileno())
+
+
+@contextlib.contextmanager
+def claimed(
+    folder: Path,
+    low: bytes,
+    high: bytes,
+    *,
+    label: str,
+    wait_s: float = CLAIM_WAIT_S,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Keeps a range of ids, both ends included, from all others that claim it under this label.
+
+    Where another process has it, that one is waited for; after `wait_s` seconds Held is raised.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    first, last = low[:RANGE_BYTES].hex(), high[:RANGE_BYTES].hex()
+    path = folder / f"{first}-{last}-{label}-{secrets.token_hex(6)}.claim"
+    deadline = clock() + wait_s
+    while not (file := _claim(path, low, high, label)):
+        if clock() >= deadline:
+            raise Held(f"{folder}: another process asks for the same links; end it, then go on")
+        sleep(0.05)
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def recover(
@@ -178,13 +229,14 @@ def recover(
 ) -> None:
     """Makes whole segments of those that a killed writer left open in a range of ids.
 
-    A lock can outlive a kill for a moment, so a held one is waited for, `wait_s` seconds in all;
-    then Held is raised. `label` restricts this to one writer's segments.
+    A lock can outlive a kill for a moment, so a writer's is waited for, `wait_s` seconds in all;
+    then Held is raised. Another process that recovers is waited for until it has: it ends by
+    itself. `label` restricts this to one writer's segments.
     """
     deadline = clock() + wait_s
     for journal in _overlapping(folder, ".ndjson.open", low, high):
         name = journal.name.removesuffix(".ndjson.open")
-        if label is not None and name.split("-")[2] != label:
+        if label is not None and _label(journal) != label:
             continue
         while not _recovered(journal, name):
             if clock() >= deadline:
@@ -193,28 +245,25 @@ def recover(
 
 
 def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST) -> pa.Table:
-    """All rows of whole segments with an id in the range, both ends included, in no order."""
+    """All rows of whole segments with an id in the range, both ends included, in no order.
+
+    Raises Damaged, naming the file, where one cannot be read.
+    """
     tables = [
-        pq.read_table(
-            path, schema=OBSERVATIONS, filters=[("link_id", ">=", low), ("link_id", "<=", high)]
-        )
+        _read(path, [("link_id", ">=", low), ("link_id", "<=", high)])
         for path in _overlapping(folder, ".parquet", low, high)
     ]
     return pa.concat_tables([OBSERVATIONS.empty_table(), *tables])
 
 
-def select(rows: pa.Table) -> pa.Table:
-    """One row a link, sorted by id: a good one before a failure, an archived one before a live one,
-    then the earliest; the rest of the order only makes it total."""
-    failed = pc.not_equal(rows["outcome"], PageOutcome.OK.value)
-    columns = ["source", "fetched_at", "digest", "final_url", "outcome", "warc_file", "warc_offset"]
-    order = [(column, "ascending") for column in ["link_id", "failed", *columns]]
-    ordered = rows.append_column("failed", failed).sort_by(order).drop_columns(["failed"])
-    if len(ordered) < 2:
-        return ordered
-    ids = ordered["link_id"].combine_chunks()
-    first = pc.not_equal(ids[1:], ids[:-1])
-    return ordered.filter(pa.concat_arrays([pa.array([True]), first]))
+def _read(path: Path, filters: list[tuple[str, str, bytes]]) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=OBSERVATIONS, filters=filters)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Damaged(
+            f"{path}: cannot be read: {error}. If it is damaged, restore it from a copy, or delete "
+            f"it: what it held is asked for again"
+        ) from error
 
 
 def _journal(folder: Path, name: str) -> Path:
@@ -223,6 +272,35 @@ def _journal(folder: Path, name: str) -> Path:
 
 def _open_warc(folder: Path, name: str) -> Path:
     return folder / f"{name}.warc.gz.open"
+
+
+def _claim(path: Path, low: bytes, high: bytes, label: str) -> IO[bytes] | None:
+    """The claim, locked; None where a living process has one that it overlaps."""
+    with path.with_name(".claims").open("ab") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # one process at a time looks and claims
+        for other in _overlapping(path.parent, ".claim", low, high):
+            if _label(other) == label and _is_held(other):
+                return None
+        file = path.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
+
+
+def _is_held(path: Path) -> bool:
+    """Whether the owner of a claim lives; the claim of a dead one is taken away."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    path.unlink(missing_ok=True)
+    return False
+
+
+def _label(path: Path) -> str:
+    return path.name.split("-")[2]
 
 
 def _overlapping(folder: Path, suffix: str, low: bytes, high: bytes) -> list[Path]:
@@ -239,23 +317,33 @@ def _recovered(journal: Path, name: str) -> bool:
         return True  # another process was quicker
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: only a living writer refuses it, for nobody else locks a journal alone.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if journal.exists():
-            _finish(journal.parent, name, verify=True)
+        turn = journal.with_name(f".{name}.recovery")
+        with turn.open("ab") as alone:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            if journal.exists():
+                _finish(journal.parent, name)
+            turn.unlink(missing_ok=True)
     return True
 
 
-def _finish(folder: Path, name: str, *, verify: bool) -> None:
-    """Turns an open segment into a whole one. Each step can be repeated: the journal goes last."""
+def _finish(folder: Path, name: str, *, appended: int | None = None) -> None:
+    """Turns an open segment into a whole one. Each step can be repeated: the journal goes last.
+
+    `appended` is the number of rows where it is known; else each is looked at whether it is whole.
+    """
     journal, opened, whole = _journal(folder, name), _open_warc(folder, name), folder / name
     done = whole.with_name(f"{name}.warc.gz")
     source = opened if opened.exists() else done
     lines = list(_lines(journal))
-    if verify:
+    if appended is None:
         # what follows a record that a power cut left unwritten was not written for certain either
         lines = list(itertools.takewhile(lambda line: _is_whole(source, line), lines))
+    elif len(lines) != appended:
+        raise Damaged(f"{journal}: holds {len(lines)} of {appended} rows: is the disk full?")
     if lines and source == opened:
         os.truncate(opened, lines[-1].end)
         opened.rename(done)

@@ -1,7 +1,8 @@
 """Fetches the links that are kept, and selects for each the one observation that is its page.
 
 Rule: rows(pages) = rows(links kept), whatever the world does. What the ledger holds is never asked
-again; what is asked is in the ledger before it is a row.
+again; what is asked is in the ledger before it is a row. One process at a time asks for a range of
+ids: from the look into the ledger to the last row in it, the range is claimed.
 """
 
 import asyncio
@@ -19,11 +20,12 @@ import pyarrow.compute as pc
 from crawl import crawler
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
-from crawl.schema import LINKS, PAGES, LinkOutcome, PageOutcome
+from crawl.schema import LINKS, PAGES, RESPONSE_COLUMNS, LinkOutcome, PageOutcome
 
 VERSION = 1
 
 BATCH_ROWS = 16384
+LABEL = "live"
 
 Row = dict[str, Any]
 Clock = Callable[[], float]
@@ -48,24 +50,48 @@ def fetch(
 
     `observations` is the ledger's folder. Links without an observation are asked for on the live
     web, politely, if `config.live`. `clock` counts seconds, `now` tells the date. Raises BadInput
-    for settings with which nobody should be asked, and `observations.Held` where another process
-    crawls the same range.
+    for settings with which nobody should be asked, `observations.Held` where another process goes
+    on crawling the same range, and `observations.Damaged` where the ledger lacks what was asked.
     """
     kept = _kept(links)
     if not kept:
         return
     folder, low, high = Path(observations), kept[0]["link_id"], kept[-1]["link_id"]
-    ledger.recover(folder, low, high)
-    rows = ledger.read(folder, low, high)
-    over = _over_budget(kept, rows, config)
-    if config.live:
-        seen = set(rows["link_id"].to_pylist()) | over
-        todo = [link for link in kept if link["link_id"] not in seen]
+    with ledger.claimed(folder, low, high, label=LABEL):
+        ledger.recover(folder, low, high)
+        rows = ledger.read(folder, low, high)
+        over = _over_budget(kept, rows, config)
+        todo = _without(kept, rows, over) if config.live else []
         if todo:
-            with ledger.Writer(folder, low, high, label="live", clock=clock) as writer:
+            with ledger.Writer(folder, low, high, label=LABEL, clock=clock) as writer:
                 asyncio.run(crawler.crawl(todo, writer, config, clock, now))
             rows = ledger.read(folder, low, high)
+    if todo and (lost := _without(kept, rows, over)):
+        raise ledger.Damaged(
+            f"{folder}: lacks {len(lost)} links that were asked for, among them "
+            f"{lost[0]['fetch_url']}: check the disk, then run this again"
+        )
     yield from _rows(kept, over, rows)
+
+
+def _without(kept: list[Row], rows: pa.Table, over: set[bytes]) -> list[Row]:
+    seen = set(rows["link_id"].to_pylist()) | over
+    return [link for link in kept if link["link_id"] not in seen]
+
+
+def select(rows: pa.Table) -> pa.Table:
+    """One row a link, sorted by id: a good one before a failure, an archived one before a live one,
+    then the earliest; then by all that a page or a text depends on, before the names of files, so
+    that who wrote when, and what twice, changes no dataset."""
+    failed = pc.not_equal(rows["outcome"], PageOutcome.OK.value)
+    columns = ["source", "fetched_at", *RESPONSE_COLUMNS, "warc_file", "warc_offset"]
+    order = [(column, "ascending") for column in ["link_id", "failed", *columns]]
+    ordered = rows.append_column("failed", failed).sort_by(order).drop_columns(["failed"])
+    if len(ordered) < 2:
+        return ordered
+    ids = ordered["link_id"].combine_chunks()
+    first = pc.not_equal(ids[1:], ids[:-1])
+    return ordered.filter(pa.concat_arrays([pa.array([True]), first]))
 
 
 def _kept(links: Iterable[pa.RecordBatch]) -> list[Row]:
@@ -90,7 +116,7 @@ def _over_budget(kept: list[Row], rows: pa.Table, config: CrawlConfig) -> set[by
 
 
 def _rows(kept: list[Row], over: set[bytes], rows: pa.Table) -> Iterator[pa.RecordBatch]:
-    selected = {row["link_id"]: row for row in ledger.select(rows).to_pylist()}
+    selected = {row["link_id"]: row for row in select(rows).to_pylist()}
     pages = (_page(link, over, selected.get(link["link_id"])) for link in kept)
     while batch := list(itertools.islice(pages, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(batch, PAGES)

@@ -12,7 +12,7 @@ from protego import Protego
 from crawl import url
 
 MAX_BYTES = 500 * 1024
-"""Parsed at least, says section 2.5; more is not."""
+"""Parsed at least, says section 2.5; more is not, nor is more asked for."""
 MAX_REDIRECTS = 5
 """Followed at least, says section 2.3.1.2; beyond them the file counts as unavailable."""
 CACHE_S = 24 * 3600.0

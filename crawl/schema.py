@@ -5,8 +5,10 @@ links, pages, documents and signals are sorted by their id and name it once. `VO
 record when and where work was done: they are no part of a dataset's content.
 """
 
+import datetime
 from enum import StrEnum
 
+import msgspec
 import pyarrow as pa
 
 
@@ -172,8 +174,37 @@ OBSERVATIONS = pa.schema(
         *PAGES.remove(0),
         # how it was asked: the user agent, or the name of the archive
         pa.field("asked", pa.string()),
+        # the text depends on it too: without it, nothing could choose between two captures
+        pa.field("content_encoding", pa.string()),
     ]
 )
+
+RESPONSE_COLUMNS = ("digest", "final_url", "outcome", "status", "content_type", "content_encoding",
+                    "bytes")  # fmt: skip
+"""What two captures of one moment can differ in and a page or its text depends on."""
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of OBSERVATIONS."""
+
+    link_id: bytes
+    url_key: str
+    url: str
+    outcome: PageOutcome
+    source: str
+    status: int | None = None
+    final_url: str | None = None
+    content_type: str | None = None
+    bytes: int | None = None
+    digest: str | None = None
+    fetched_at: datetime.datetime
+    elapsed_s: float | None = None
+    warc_file: str | None = None
+    warc_offset: int | None = None
+    warc_length: int | None = None
+    asked: str | None = None
+    content_encoding: str | None = None
+
 
 DOCUMENTS = pa.schema(
     [

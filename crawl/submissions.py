@@ -4,6 +4,7 @@ Every line that is not blank becomes one row or one count under a named reason: 
 bad line never costs its neighbours. Scores are not judged here: a URL's karma needs all of them.
 """
 
+import codecs
 import datetime
 import hashlib
 import itertools
@@ -91,6 +92,8 @@ def _whole_lines(
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     """Lines of bounded length; one that is longer comes in pieces, none of which is JSON."""
     kept = b""
+    if (mark := stream.read(len(codecs.BOM_UTF8))) != codecs.BOM_UTF8:
+        kept = mark
     while chunk := stream.read(streams.CHUNK * 8):
         *whole, kept = (kept + chunk).split(b"\n")
         yield from whole
@@ -101,11 +104,20 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _is_list(path: str, lines: list[bytes]) -> bool:
+    objects = sum(map(_is_object, lines))
+    addresses = sum(url.fetch_url(line.decode("utf-8", "replace")) is not None for line in lines)
+    if objects or addresses:
+        return addresses > objects
     if any(line.startswith(b"{") for line in lines):
-        return False
-    if any(url.fetch_url(line.decode("utf-8", "replace")) for line in lines):
-        return True
+        return False  # a dump of which every line is damaged
     raise BadInput(f"{path}: holds neither submissions (one JSON object a line) nor URLs")
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(line), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def _rows(

@@ -28,6 +28,8 @@ ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6})
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 # All that RFC 3986 forbids in a path or a query, but for brackets, which servers do read.
 FORBIDDEN = re.compile(r"[^!$&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~%#]|%(?![0-9A-Fa-f]{2})")
+MAX_CHARACTERS = 8192
+"""Longer text is no URL (RFC 9110, 4.1: servers should read 8,000), and could cost its square."""
 ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 SESSION = re.compile(r";(?:jsessionid|phpsessid)=[^/]*", re.IGNORECASE)
@@ -54,7 +56,10 @@ def fetch_url(text: str) -> str | None:
 
     HTML entities are decoded, white space and bytes that HTTP cannot carry are percent-encoded, the
     host is put into its ASCII form (UTS 46); everything else stays as it is, the fragment too.
+    Neither the text nor the URL may be longer than `MAX_CHARACTERS`.
     """
+    if len(text) > MAX_CHARACTERS:
+        return None
     found = PARTS.fullmatch(_decode(text).strip())
     if not found:
         return None
@@ -63,7 +68,8 @@ def fetch_url(text: str) -> str | None:
     if where is None:
         return None
     rest = _repair(path.replace("\\", "/")) + _repair(query)
-    return f"{scheme.lower()}://{where}{rest}{_repair(fragment)}"
+    asked = f"{scheme.lower()}://{where}{rest}{_repair(fragment)}"
+    return asked if len(asked) <= MAX_CHARACTERS else None
 
 
 def url_key(url: str) -> str:

@@ -2,13 +2,15 @@
 
 Each record is its own gzip member, so that any can be read alone. A body is kept as it came over
 the wire but for its Transfer-Encoding, which FastWARC would otherwise count into the digests: the
-header is dropped, Content-Length rewritten, and both originals kept as `X-Crawler-*`.
+header is dropped, Content-Length rewritten, and both originals kept as `X-Crawler-*`. So is a
+reason phrase that is not ASCII: whatever a server says can be written.
 """
 
 import base64
 import datetime
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ from crawl.schema import BadInput
 
 Headers = tuple[tuple[str, str], ...]
 RECORD_HEADER_BYTES = 64 * 1024
+UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def write(
     """
     writer = WARCWriter(file, gzip=True, warc_version="1.1")
     headers = {"WARC-Date": date} | ({"WARC-Truncated": truncated} if truncated else {})
-    status = f"{answer.status} {answer.reason}".strip()
+    status = f"{answer.status} {NOT_ASCII.sub('?', answer.reason)}".strip()
     response = writer.create_warc_record(
         target,
         "response",
@@ -132,9 +137,10 @@ def read(path: Path, place: Place) -> Answer:
 def records(path: str, max_bytes: int) -> Iterator[Record]:
     """All records of an archive, gz, zst (one stream or many) or plain, from any crawler.
 
-    What follows damage cannot be read: it ends the file with one record of kind `unreadable`. A
-    response that is longer than `max_bytes`, or is not HTTP, has no answer. Raises BadInput where
-    the file cannot be opened or holds no record at all.
+    What follows damage cannot be read: it ends the file with one record of kind `unreadable`. So
+    does a record that holds less than it says: the file was cut within it. A response that is
+    longer than `max_bytes`, or is not HTTP, has no answer. Raises BadInput where the file cannot be
+    opened or holds no record at all.
     """
     empty = True
     zst = path.lower().endswith((".zst", ".zstd"))
@@ -177,7 +183,10 @@ def date_text(moment: datetime.datetime) -> str:
 def _kept(answer: Answer) -> list[tuple[str, str]]:
     length = str(len(answer.body))
     kept: list[tuple[str, str]] = []
+    if NOT_ASCII.search(answer.reason):
+        kept.append(("X-Crawler-Reason", UNWRITABLE.sub("\ufffd", answer.reason)))
     for name, value in answer.headers:
+        name, value = NOT_ASCII.sub("?", name), UNWRITABLE.sub("\ufffd", value)
         lower = name.lower()
         if lower == "transfer-encoding" or (lower == "content-length" and value != length):
             name = f"X-Crawler-{name}"
@@ -190,19 +199,22 @@ def _record(found: Any, max_bytes: int) -> Record:
     kind = (found.headers.get("WARC-Type") or "").lower()
     target = (found.headers.get("WARC-Target-URI") or "").strip("<>")
     date = found.headers.get("WARC-Date") or ""
+    if not found.headers.get("Content-Length"):  # every record has one: this one was cut before it
+        return Record("unreadable", "", "")
     if kind != "response" or not found.is_http:
         return Record(kind, target, date)
     if found.content_length > max_bytes + RECORD_HEADER_BYTES:
         return Record(kind, target, date, truncated=True)
     block = found.reader.read()
-    truncated = len(block) < found.content_length or "WARC-Truncated" in found.headers
+    if len(block) < found.content_length:
+        return Record("unreadable", target, date)
     try:
         found.set_bytes_content(block)
         found.parse_http(auto_decode="transfer", quirks_mode=True)
         answer = _answer(found, found.reader.read())
     except (OSError, ValueError):
         return Record(kind, target, date)
-    return Record(kind, target, date, truncated, answer)
+    return Record(kind, target, date, "WARC-Truncated" in found.headers, answer)
 
 
 def _answer(record: Any, body: bytes) -> Answer:
@@ -216,5 +228,5 @@ def _answer(record: Any, body: bytes) -> Answer:
         reason=line[2] if len(line) > 2 else "",
         headers=pairs,
         body=bytes(body),
-        protocol=line[0] if line[0].startswith("HTTP/") else "HTTP/1.1",
+        protocol=line[0] if PROTOCOL.fullmatch(line[0]) else "HTTP/1.1",
     )

@@ -3,14 +3,16 @@
 import gzip
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
 from crawl import archives, links, observations, pages, submissions, warc
 from crawl.config import CrawlConfig
-from crawl.schema import BadInput
+from crawl.schema import VOLATILE, BadInput
 from tests import web
 
 CONFIG = CrawlConfig(live=False)
@@ -136,3 +138,94 @@ def test_the_real_pages(data: Path, tmp_path: Path) -> None:
     assert len(found) == links_kept == outcomes.total()
     (first,) = [row for row in found if row is found[0]]
     assert first["fetched_at"].year == 2026
+
+
+def page_of(folder: Path, address: str) -> dict[str, Any]:
+    (batch,) = pages.fetch([web.links_to(address)], str(folder), CONFIG)
+    (row,) = batch.to_pylist()
+    return {name: value for name, value in row.items() if name not in VOLATILE["pages"]}
+
+
+@pytest.mark.parametrize("difference", ["address", "type", "coding"])
+def test_neither_order_nor_parallelism_chooses_among_captures_of_one_second(
+    tmp_path: Path, difference: str
+) -> None:
+    paths = []
+    for n in range(2):
+        address = ("http://a.com/", "https://www.a.com/")[n if difference == "address" else 0]
+        kind = ("text/html", "text/html; charset=utf-8")[n if difference == "type" else 0]
+        headers = [("Content-Type", kind)]
+        if difference == "coding" and n:
+            headers.append(("Content-Encoding", "identity"))
+        path = tmp_path / f"{n}.warc.gz"
+        with path.open("wb") as file:
+            warc.write(file, address, A16, warc.Answer(200, "OK", tuple(headers), b"<p>x"))
+        paths.append(str(path))
+    found, codings = [], []
+    for name, order in (("x", paths), ("y", paths[::-1])):
+        for path in order:
+            assert replay(tmp_path / name, path, "http://a.com/")["copied"] == 1
+            assert replay(tmp_path / name, path, "http://a.com/")["already"] == 1
+        found.append(page_of(tmp_path / name, "http://a.com/"))
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda path: replay(tmp_path / "z", path, "http://a.com/"), paths))
+    found.append(page_of(tmp_path / "z", "http://a.com/"))
+    assert found[0] == found[1] == found[2]
+    for name in "xyz":
+        chosen = pages.select(observations.read(tmp_path / name))
+        codings.append(chosen["content_encoding"].to_pylist())
+    assert codings[0] == codings[1] == codings[2]
+
+
+@pytest.mark.parametrize(
+    "date", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00", "2016-13-01T00:00:00Z", ""]
+)
+def test_a_date_that_cannot_be_is_counted(tmp_path: Path, date: str) -> None:
+    path = archive(
+        tmp_path / "x.warc.gz",
+        ("http://a.com/", date, 200, b"<p>x"),
+        ("http://a.com/", "1600-01-01T00:00:00+01:00", 200, b"<p>old"),
+    )
+    counts = replay(tmp_path / "ledger", path, "http://a.com/")
+    assert (counts["unreadable"], counts["copied"]) == (1, 1)
+    (row,) = observations.read(tmp_path / "ledger").to_pylist()
+    assert row["fetched_at"].isoformat() == "1599-12-31T23:00:00+00:00"
+
+
+@pytest.mark.parametrize("share", [0.45, 0.55, 0.6, 0.99])
+def test_a_record_that_is_torn_is_counted_and_not_stored(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "x.warc.gz"
+    bodies = [random.Random(n).randbytes(30_000) for n in range(8)]
+    archive(path, *((f"http://a.com/{n}", A16, 200, body) for n, body in enumerate(bodies)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    counts = replay(tmp_path / "ledger", str(path), *(f"http://a.com/{n}" for n in range(8)))
+    assert counts["unreadable"] == 1
+    assert counts["copied"] == int(8 * share)
+    rows = observations.read(tmp_path / "ledger").to_pylist()
+    assert {row["digest"] for row in rows} == {warc.digest(b) for b in bodies[: int(8 * share)]}
+    assert {row["outcome"] for row in rows} == {"ok"}
+
+
+def test_a_reason_that_is_not_ascii_costs_nothing(tmp_path: Path) -> None:
+    block = b"HTTP/1.1 200 Tr\xe8s bien\r\nContent-Type: text/html\r\nX-\xe9: \xe9\r\n\r\n<p>x"
+    path = tmp_path / "x.warc"
+    path.write_bytes(
+        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.com/\r\n"
+        b"WARC-Date: 2016-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
+        b"Content-Length: %d\r\n\r\n%b\r\n\r\n" % (len(block), block)
+    )
+    assert replay(tmp_path / "ledger", str(path), "http://a.com/") == {"copied": 1}
+    assert page_of(tmp_path / "ledger", "http://a.com/")["outcome"] == "ok"
+
+
+def test_one_archive_is_replayed_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive(tmp_path / "x.warc.gz", *((f"http://a.com/{n}", A16, 200, b"<p>x")
+                                             for n in range(20)))  # fmt: skip
+    asked = [f"http://a.com/{n}" for n in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(lambda _: replay(tmp_path / "ledger", path, *asked), range(4)))
+    assert sorted(count["copied"] for count in counts) == [0, 0, 0, 20]
+    assert len(observations.read(tmp_path / "ledger")) == 20

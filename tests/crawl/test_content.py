@@ -77,6 +77,41 @@ def test_a_body_that_breaks_off_gives_what_it_holds() -> None:
 def test_members_and_padding() -> None:
     body = gzip.compress(b"one ") + gzip.compress(b"two") + b"\x00\x00"
     assert content.decode(body, "gzip", LIMIT) == b"one two"
+    spread = gzip.compress(bytes(range(256)) * 300, 0) * 2  # each over many pieces
+    assert content.decode(spread, "gzip", 10**6) == bytes(range(256)) * 600
+
+
+def test_more_members_than_any_honest_body_has_are_refused() -> None:
+    # one by one, each copying the rest, this would take minutes
+    body = gzip.compress(b"", mtime=0) * 500_000
+    assert content.head(body, "gzip") == b""
+    with pytest.raises(content.Undecodable, match="members"):
+        content.decode(body, "gzip", LIMIT)
+
+
+def test_the_first_bytes_of_a_body_however_long() -> None:
+    assert content.first(gzip.compress(b"abc" * 10**6), "gzip", 4) == b"abca"
+    with pytest.raises(content.Undecodable):
+        content.first(b"abc", "rot13", 4)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "cut", "outcome"),
+    [
+        (200, "text/html", b"<p>", False, "ok"),
+        (203, "text/html", b"<p>", False, "ok"),
+        (404, "text/html", b"<p>", False, "http_error"),
+        (304, "text/html", b"", True, "http_error"),
+        (200, "text/html", b"<p>", True, "too_large"),
+        (200, "text/html", b"", True, "too_large"),
+        (200, None, b"", True, "too_large"),
+        (200, "image/png", b"", True, "not_html"),
+        (200, "text/html", b"%PDF-1.4", True, "not_html"),
+        (200, "text/plain", b"words", False, "not_html"),
+    ],
+)
+def test_outcomes(status: int, kind: str | None, body: bytes, cut: bool, outcome: str) -> None:
+    assert content.outcome(status, kind, None, body, cut=cut) == outcome
 
 
 @pytest.mark.parametrize(

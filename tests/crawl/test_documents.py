@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,7 @@ import pytest
 from crawl import documents, observations, pages, warc
 from crawl.config import CrawlConfig
 from crawl.extractor import Request
-from crawl.observations import Observation
-from crawl.schema import DOCUMENTS, DocumentOutcome, PageOutcome
+from crawl.schema import DOCUMENTS, DocumentOutcome, Observation, PageOutcome
 from tests import web
 
 CONFIG = CrawlConfig(live=False, max_decoded_bytes=200_000)
@@ -153,7 +153,11 @@ OBEDIENT = """
 import os, signal, sys, time
 from crawl import extractor
 
+asked = 0
+
 def obey(request):
+    global asked
+    asked += 1
     match request.body:
         case b"spin":
             while True:
@@ -168,10 +172,13 @@ def obey(request):
             bytearray(2**34)
         case b"print":
             print("noise" * 10000, flush=True)
+        case b"second":
+            if asked > 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
     return answer(request)
 
 answer, extractor.answer = extractor.answer, obey
-extractor.main(int(sys.argv[1]))
+extractor.main(int(sys.argv[1]), int(sys.argv[2]))
 """
 
 
@@ -183,7 +190,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[documents
     start = subprocess.Popen
 
     def obedient(arguments: list[str], **keys: Any) -> subprocess.Popen[bytes]:
-        return start([arguments[0], str(script), arguments[3]], **keys)
+        return start([arguments[0], str(script), *arguments[3:]], **keys)
 
     monkeypatch.setattr(subprocess, "Popen", obedient)
     with documents.Child(CONFIG) as made:
@@ -213,3 +220,54 @@ def test_a_child_that_does_nothing_is_ended(
     monkeypatch.setattr(documents, "WALL_FACTOR", 1)
     assert child.ask(request(b"sleep", cpu_s=1)).outcome == DocumentOutcome.TIMEOUT
     assert child.ask(request(b"")).outcome == DocumentOutcome.EMPTY
+
+
+def test_a_page_is_not_blamed_for_what_its_neighbours_left(child: documents.Child) -> None:
+    for _ in range(3):
+        # every child dies of its second page: each page is read by a fresh one at last
+        assert child.ask(request(b"second")).outcome == DocumentOutcome.EMPTY
+    assert child.ask(request(article())).outcome == DocumentOutcome.OK
+    assert child._process is not None
+    child._process.kill()
+    child._process.wait()
+    assert child.ask(request(article())).outcome == DocumentOutcome.OK
+
+
+def test_a_page_that_kills_a_used_child_and_a_fresh_one_is_to_blame(child: documents.Child) -> None:
+    child.ask(request())
+    assert child.ask(request(b"segfault")).outcome == DocumentOutcome.CRASH
+
+
+def test_a_child_that_cannot_start_is_our_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def broken(arguments: list[str], **keys: Any) -> subprocess.Popen[bytes]:
+        return start([arguments[0], "-c", "raise ImportError('lxml is not here')"], **keys)
+
+    monkeypatch.setattr(subprocess, "Popen", broken)
+    with (
+        documents.Child(CONFIG) as made,
+        pytest.raises(documents.CannotStart, match=r"(?s)cannot start .*lxml is not here"),
+    ):
+        made.ask(request(article()))
+
+
+def test_the_least_memory_that_may_be_set_is_enough(shelf: Shelf) -> None:
+    with documents.Child(CrawlConfig(live=False, extract_memory_mb=512)) as made:
+        assert made.ask(request(article())).outcome == DocumentOutcome.OK
+
+
+def test_a_limit_that_is_lower_already_is_kept() -> None:
+    script = (
+        "import resource\n"
+        "from crawl import documents\n"
+        "from crawl.config import CrawlConfig\n"
+        "from crawl.extractor import Request\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1536 * 2**20, 1536 * 2**20))\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (3600, 3600))\n"
+        "with documents.Child(CrawlConfig(live=False, extract_memory_mb=4096)) as child:\n"
+        "    request = Request(b'<p>x', 'http://a.com/', 'text/html', None, 1000, 9999)\n"
+        "    assert child.ask(request).outcome in ('ok', 'empty')\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=root)

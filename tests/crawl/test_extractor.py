@@ -57,10 +57,11 @@ def test_the_process_answers_in_order_and_ends_with_its_input() -> None:
     for body in (b"", PAGE):
         extractor.send(stream, request(body))
     run = subprocess.run(
-        [sys.executable, "-m", "crawl.extractor", "2048"],
+        [sys.executable, "-m", "crawl.extractor", "2048", str(os.getpid())],
         input=stream.getvalue(), capture_output=True, check=True, cwd=ROOT,
     )  # fmt: skip
     replies = io.BytesIO(run.stdout)
+    assert extractor.receive(replies.read) == b"", "no hello"
     outcomes = []
     while (data := extractor.receive(replies.read)) is not None:
         outcomes.append(msgspec.msgpack.decode(data, type=Reply).outcome)
@@ -68,11 +69,12 @@ def test_the_process_answers_in_order_and_ends_with_its_input() -> None:
 
 
 ORPHAN = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-m", "crawl.extractor", "2048"],
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-m", "crawl.extractor", "2048", str(os.getpid())],
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 from crawl import extractor
 extractor.send(child.stdin, extractor.Request(b"", "u", None, None, 9, 9))
+extractor.receive(child.stdout.read)
 extractor.receive(child.stdout.read)
 print(child.pid, flush=True)
 sys.stdin.read()

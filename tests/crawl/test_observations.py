@@ -1,21 +1,26 @@
 """The ledger: killed at any instant, it holds what was durable, once."""
 
 import datetime
+import errno
 import fcntl
+import resource
 import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawl import observations, warc
-from crawl.observations import Held, Observation, Writer
-from crawl.schema import OBSERVATIONS, PageOutcome
+from crawl import observations, pages, warc
+from crawl.observations import Held, Writer
+from crawl.schema import OBSERVATIONS, RESPONSE_COLUMNS, Observation, PageOutcome
 
 MOMENT = datetime.datetime(2016, 5, 4, 3, 2, 1, 123000, tzinfo=datetime.UTC)
 LOW, HIGH = b"\x10" * 16, b"\x20" * 16
@@ -187,7 +192,7 @@ LATER = MOMENT + datetime.timedelta(days=1)
 def test_the_better_observation_is_selected(better: dict[str, Any], worse: dict[str, Any]) -> None:
     good, bad = observation(0, **better), observation(0, **worse)
     for rows in ((good, bad), (bad, good)):
-        assert observations.select(table(*rows)).to_pylist() == table(good).to_pylist()
+        assert pages.select(table(*rows)).to_pylist() == table(good).to_pylist()
 
 
 @given(
@@ -207,8 +212,172 @@ def test_the_better_observation_is_selected(better: dict[str, Any], worse: dict[
 def test_selection_is_one_row_a_link_whatever_the_order(
     rows: list[Observation], random: Any
 ) -> None:
-    selected = observations.select(table(*rows)).to_pylist()
+    selected = pages.select(table(*rows)).to_pylist()
     ids = [row["link_id"] for row in selected]
     assert ids == sorted({row.link_id for row in rows})
     random.shuffle(rows)
-    assert observations.select(table(*rows)).to_pylist() == selected
+    assert pages.select(table(*rows)).to_pylist() == selected
+
+
+def test_a_capture_is_chosen_by_content_before_names_of_files() -> None:
+    for column in RESPONSE_COLUMNS:
+        low, high = ("ok", "too_large") if column == "outcome" else ("a", "b")
+        values: tuple[Any, Any] = (200, 201) if column in ("status", "bytes") else (low, high)
+        chosen = []
+        for files in (("x", "y"), ("y", "x")):
+            pair = (
+                observation(0, warc_file=name, **{column: value})
+                for name, value in zip(files, values, strict=True)
+            )
+            (row,) = pages.select(table(*pair)).to_pylist()
+            chosen.append(row[column])
+        assert chosen == [values[0]] * 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="file sizes cannot be limited here")
+def test_a_line_that_is_written_in_part_is_an_error_and_nothing_whole_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(tmp_path, LOW, HIGH, label="live")
+    writer.append(observation(0))
+    assert writer._segment is not None
+    size = writer._segment._journal.tell()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, hard))
+        with pytest.raises(OSError, match="No space") as raised:
+            writer.append(observation(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert raised.value.errno == errno.ENOSPC
+    # nothing is appended to what may be torn
+    with pytest.raises(OSError, match="No space"):
+        writer.append(observation(2))
+    with pytest.raises(OSError, match="No space"):
+        writer.archive("http://a.com/2", MOMENT, warc.Answer(200, "OK", (), b"x"))
+    writer.close()
+    observations.recover(tmp_path, wait_s=0.0)
+    check_urls(tmp_path, 1)
+
+
+def check_urls(folder: Path, expected: int) -> None:
+    rows = observations.read(folder)["url"].to_pylist()
+    assert sorted(rows) == [f"http://a.com/{n}" for n in range(expected)]
+    assert not list(folder.glob("*.open"))
+
+
+def test_after_a_record_that_failed_its_segment_is_left_to_recovery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(file: Any, *_: object, **__: object) -> None:
+        file.write(b"\x1f\x8b half a record")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path, LOW, HIGH, label="live") as writer:
+        append(writer, 0)
+        monkeypatch.setattr(warc, "write", torn)
+        append(writer, 1)
+    assert list(tmp_path.glob("*.open"))
+    observations.recover(tmp_path, wait_s=0.0)
+    check(tmp_path, 1)
+
+
+def test_a_journal_that_lacks_a_row_is_no_segment(tmp_path: Path) -> None:
+    with pytest.raises(observations.Damaged, match="holds 1 of 2 rows"):  # noqa: SIM117
+        with Writer(tmp_path, LOW, HIGH, label="live") as writer:
+            append(writer, 0)
+            append(writer, 1)
+            (journal,) = tmp_path.glob("*.ndjson.open")
+            journal.write_bytes(journal.read_bytes().split(b"\n")[0] + b"\n{torn\n")
+    observations.recover(tmp_path, wait_s=0.0)
+    check(tmp_path, 1)
+
+
+def test_a_damaged_segment_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with Writer(tmp_path, LOW, HIGH, label="live") as writer:
+        append(writer, 0)
+    (path,) = tmp_path.glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(observations.Damaged, match=rf"{path.name}.*restore .* or delete"):
+        observations.read(tmp_path)
+
+
+def test_a_segment_of_an_older_program_can_be_read(tmp_path: Path) -> None:
+    with Writer(tmp_path, LOW, HIGH, label="live") as writer:
+        append(writer, 0)
+    (path,) = tmp_path.glob("*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["content_encoding"]), path)
+    (row,) = observations.read(tmp_path).to_pylist()
+    assert row["content_encoding"] is None and row["url"] == "http://a.com/0"
+
+
+def claim(folder: Path, low: int, high: int, label: str = "live") -> Any:
+    naps: list[float] = []
+    return observations.claimed(
+        folder, bytes([low]) * 16, bytes([high]) * 16, label=label,
+        wait_s=1.0, clock=lambda: sum(naps), sleep=naps.append,
+    )  # fmt: skip
+
+
+def test_claims_exclude_only_those_they_overlap(tmp_path: Path) -> None:
+    with claim(tmp_path, 0x10, 0x20):
+        for low, high in ((0x10, 0x20), (0x08, 0x10), (0x20, 0x30), (0x12, 0x13), (0x00, 0xFF)):
+            with pytest.raises(Held, match="another process"), claim(tmp_path, low, high):
+                pass
+        with claim(tmp_path, 0x21, 0x30), claim(tmp_path, 0x00, 0x0F), claim(tmp_path, 0, 255, "a"):
+            pass
+    with claim(tmp_path, 0x00, 0xFF):
+        pass
+    assert not list(tmp_path.glob("*.claim"))
+
+
+def test_the_claim_of_the_dead_is_void_and_a_dying_one_is_waited_for(tmp_path: Path) -> None:
+    left = tmp_path / "10101010-20202020-live-aaaaaaaaaaaa.claim"
+    left.touch()
+    with claim(tmp_path, 0x10, 0x20):
+        assert not left.exists()
+    dying = left.open("wb")
+    fcntl.flock(dying, fcntl.LOCK_EX)
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if sum(naps) > 30:
+            dying.close()
+
+    with observations.claimed(
+        tmp_path, LOW, HIGH, label="live", clock=lambda: sum(naps), sleep=nap
+    ):
+        assert 30 < sum(naps) < 31
+
+
+def test_one_that_merely_recovers_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    coded, journal, name = abandoned(folder, 2)
+    (folder / f"{name}.warc.gz.open").write_bytes(coded)
+    (folder / f"{name}.ndjson.open").write_bytes(journal)
+    began, go_on = threading.Event(), threading.Event()
+    lines = observations._lines
+
+    def slow(path: Path) -> Any:
+        began.set()
+        assert go_on.wait(20)
+        return lines(path)
+
+    threads = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(observations, "_lines", slow)
+        for _ in range(3):
+            # with no patience at all for a living writer
+            thread = threading.Thread(target=observations.recover, args=[folder],
+                                      kwargs={"wait_s": 0.0})  # fmt: skip
+            thread.start()
+            threads.append(thread)
+        assert began.wait(20)
+        go_on.set()
+        for thread in threads:
+            thread.join()
+    check(folder, 2)
+    assert not list(folder.glob(".*.recovery"))

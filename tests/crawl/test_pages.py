@@ -1,5 +1,6 @@
 """Pages: one row a kept link, nothing asked twice, whatever instant it is stopped at."""
 
+import asyncio
 import datetime
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -161,3 +163,47 @@ def test_a_stopped_crawl_goes_on_where_it_was(
         response = warc.read(tmp_path / row["warc_file"], place)
         assert warc.digest(response.body) == row["digest"]
     assert not list(tmp_path.glob("*.open"))
+
+
+def test_two_processes_on_one_range_ask_each_url_once(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    addresses = [f"http://a.web.test/{n}" for n in range(6)]
+    for n in range(6):
+        site.page("a.web.test", f"/{n}", PAGE)
+    config = settings(min_delay_s=0.05, retries=0)
+    settled = msgspec.json.encode(config).decode()
+    # the ranges overlap and are not the same: the links of one came later
+    ranges = (addresses, addresses[:4])
+    children = [
+        subprocess.Popen([sys.executable, "-c", CRAWLER, settled, str(tmp_path), *asked], cwd=ROOT)
+        for asked in ranges
+    ]
+    assert [child.wait() for child in children] == [0, 0]
+    asked = Counter(site.paths("a.web.test"))
+    assert [asked[f"/{n}"] for n in range(6)] == [1] * 6
+    assert len(observations.read(tmp_path)) == 6
+    assert not list(tmp_path.glob("*.claim"))
+
+
+def test_two_shards_do_not_wait_for_each_other(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    one, other = "http://a.web.test/1", "http://b.other.test/1"
+
+    async def meanwhile(writer: Any) -> None:
+        # while the first shard waits for this answer, the second is asked for from end to end
+        found = await asyncio.to_thread(crawl, settings(), tmp_path, other)
+        writer.write(web.response(200 if found[other]["status"] == 404 else 500, PAGE.encode()))
+        await writer.drain()
+
+    site.route("a.web.test", "/1", meanwhile)
+    assert crawl(settings(), tmp_path, one)[one]["status"] == 200
+
+
+def test_a_link_that_was_asked_for_and_is_not_in_the_ledger_is_our_failure(
+    site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observations.Writer, "append", lambda *_: None)
+    with pytest.raises(observations.Damaged, match=r"lacks 1 links .*http://a\.web\.test/1"):
+        crawl(settings(), tmp_path, "http://a.web.test/1")

@@ -143,6 +143,22 @@ def test_a_torn_first_line_does_not_make_a_dump_a_list(tmp_path: Path) -> None:
     assert len(rows) == 1 and left_out == {"malformed": 1}
 
 
+@pytest.mark.parametrize("line", [b"http://a.com/1", post(url="http://a.com/1")])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, line: bytes) -> None:
+    rows, left_out = read(tmp_path / "x", b"\xef\xbb\xbf" + line, line)
+    assert [row["fetch_url"] for row in rows] == ["http://a.com/1"] * 2
+    assert not left_out
+
+
+def test_a_brace_does_not_make_a_list_a_dump(tmp_path: Path) -> None:
+    lines = [b"http://a.com/{x}", b"{not json", b"http://a.com/2", b"{}"]
+    rows, left_out = read(tmp_path / "x", *lines)
+    assert [row["fetch_url"] for row in rows] == ["http://a.com/%7Bx%7D", "http://a.com/2"]
+    assert left_out == {"bad_url": 2}
+    rows, left_out = read(tmp_path / "y", b"{damaged", b"{as well")
+    assert not rows and left_out == {"malformed": 2}
+
+
 def test_a_truncated_dump_is_refused_unless_accepted(tmp_path: Path) -> None:
     lines = b"\n".join(post(id=str(n), url=f"http://a.com/{n}") for n in range(30000))
     path = tmp_path / "RS.zst"

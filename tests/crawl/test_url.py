@@ -146,3 +146,14 @@ def test_host_and_origin() -> None:
     assert url.origin("https://Example.com:443/x") == "https://example.com"
     assert url.origin("http://Example.com:443/x") == "http://example.com:443"
     assert url.has_credentials("http://u@a.com/") and not url.has_credentials("http://a.com/u@")
+
+
+def test_text_that_is_too_long_is_no_url() -> None:
+    most = url.MAX_CHARACTERS - len("http://a.com/")
+    assert url.fetch_url("http://a.com/" + "x" * most) is not None
+    assert url.fetch_url("http://a.com/" + "x" * (most + 1)) is None
+    # what grows beyond the bound when it is repaired is none either: the form stays stable
+    assert url.fetch_url("http://a.com/" + "\u00e9" * 3000) is None
+    # decoded one level after another, this would take a minute
+    assert url.fetch_url("http://a.com/?&" + "amp;" * 200_000) is None
+    assert url.fetch_url("http://a.com/?&" + "amp;" * 2000) == "http://a.com/?&"
