@@ -8,6 +8,7 @@ living ones nothing. Every way in which the world fails here is a `Failure` with
 
 import asyncio
 import contextlib
+import errno
 import functools
 import ipaddress
 import socket
@@ -52,6 +53,11 @@ SPECIAL = tuple(
 
 
 Address = str
+
+
+LOCAL_FAULTS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.ENOSPC}
+)
 
 
 class PrivateAddress(OSError):
@@ -168,9 +174,18 @@ async def ask(web: Web, target: str, config: CrawlConfig, *, first: int | None =
             body, truncated = await _body(response, config.max_bytes, first)
             return Exchange(_request(response), _answer(response, body), truncated)
     except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
+        if _is_ours(error):
+            raise
         unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
         connected = not isinstance(error, unconnected | socket.gaierror)
         raise Failure(_outcome(error), connected=connected) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this machine failed, not the server: what it says of a host would be slander, and the
+    ledger would repeat it for ever."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(cause, OSError) and cause.errno in LOCAL_FAULTS
 
 
 def pinned(config: CrawlConfig) -> tuple[Pin, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import errno
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from crawl import observations, pages, warc
+from crawl import network, observations, pages, warc
 from crawl.schema import VOLATILE, BadInput
 from tests import web
 
@@ -60,6 +61,23 @@ def test_only_kept_links_have_rows_and_an_empty_range_is_well(
     assert rows(settings(), tmp_path, [refused]) == {}
     assert rows(settings(), tmp_path, []) == {}
     assert site.log == []
+
+
+def test_a_machine_without_sockets_blames_no_host(
+    site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    site.page("a.web.test", "/1", PAGE)
+    with monkeypatch.context() as poor:
+        poor.setattr(network, "_socket", no_more)
+        with pytest.raises(OSError, match="Too many open files"):
+            crawl(settings(), tmp_path, "http://a.web.test/1")
+    assert len(observations.read(tmp_path)) == 0
+    assert (
+        crawl(settings(), tmp_path, "http://a.web.test/1")["http://a.web.test/1"]["outcome"] == "ok"
+    )
 
 
 def test_without_live_nothing_is_asked(site: web.Site, settings: Settings, tmp_path: Path) -> None:
