@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROBE := 'import bokeh, deepspeed, duckdb, pyarrow, ray, torch, trafilatura, pipeline.cli'
 SETTINGS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -13,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The stamp is written last and names the seconds it took: an installation cut short has none, and a damaged
 # one does not answer; both are made anew.
 setup: $(VENV)/installed
-	@$(BIN)/webtext --version >/dev/null 2>&1 || { \
+	@DS_ACCELERATOR=cpu $(BIN)/python -c $(PROBE) >/dev/null 2>&1 && $(BIN)/webtext --version >/dev/null 2>&1 || { \
 		echo "$(VENV) is damaged: installing it anew"; rm -rf $(VENV); $(MAKE) --no-print-directory $(VENV)/installed; }
 
 $(VENV)/installed: $(SETTINGS)

@@ -41,7 +41,7 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sample: Annotated[float, Meta(gt=0, le=1, extra={"changes": ["submissions"]})] = 1.0
     """Share of the links, chosen by their ids: a small rehearsal of the whole run."""
 
-    accept_truncated: bool = False
+    accept_truncated: Annotated[bool, Meta(extra={"changes": ["submissions"]})] = False
     """Take what a dump that ends too early still holds, instead of refusing it."""
 
     refused_domains: Annotated[tuple[str, ...], Meta(extra={"changes": ["links"]})] = ()

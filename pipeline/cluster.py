@@ -59,6 +59,8 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
 def _join(address: str | None) -> bool:
     """Connect to a running Ray; False if none is named and none runs here."""
     named = address or os.environ.get("RAY_ADDRESS")
+    if named == "local":
+        return False
     found = CURRENT_CLUSTER.read_text().strip() if CURRENT_CLUSTER.exists() else None
     where = named if named and named != "auto" else found
     if not where or not _answers(where):

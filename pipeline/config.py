@@ -97,6 +97,10 @@ def _placed(config: Config) -> Config:
         raise BadInput("root: is empty; name the folder for the datasets")
     if "://" in config.root:
         raise BadInput(f"root: {config.root}: must be a folder that is mounted here, not a URI")
+    root = Path(config.root).absolute()
+    standing = next(path for path in (root, *root.parents) if path.exists())
+    if not standing.is_dir():
+        raise BadInput(f"root: {config.root}: {standing} is not a folder")
     crawl = structs.replace(
         config.crawl,
         submissions=tuple(map(_absolute, config.crawl.submissions)),

@@ -9,7 +9,7 @@ from pipeline import lease, manifest, progress, state, status
 from pipeline.config import Config
 from pipeline.failures import BadInput
 from pipeline.local import Local
-from pipeline.plan import plan
+from pipeline.plan import leaves_of, plan, stages
 from pipeline.rebuild import Executor, rebuild
 from pipeline.stage import Stage
 
@@ -18,22 +18,22 @@ def make(
     config: Config, *, address: str | None, local: bool, until: str | None, remake: str | None
 ) -> Iterator[str]:
     """Make what is missing; lines that say what is made anew and why, then what stands."""
-    stages = plan(config)
     root, shards = Path(config.root), config.crawl.shards
-    _refuse_unknown((until, remake), stages)
+    _refuse_unknown((until, remake), stages(config, [], []))
+    leaves_of(config)  # missing files are told before the root is made
     with lease.hold(root, "rebuild"):
+        planned = _upto(plan(config), until)
         _record(root, config, remake)
-        stages = _upto(stages, until)
-        states = state.inspect(stages, root, shards)
+        states = state.inspect(planned, root, shards)
         for entry in states.values():
             if entry.reasons and entry.status != "whole":
                 yield f"{entry.stage.makes} is made anew: {', '.join(entry.reasons)}"
         if any(entry.status != "whole" for entry in states.values()):
             with _executor(address, local, config.workers) as executor, progress.datasets() as tell:
-                rebuild(stages, root, shards, executor, tell)
+                rebuild(planned, root, shards, executor, tell)
         else:
-            rebuild(stages, root, shards, Local(), lambda *_: None)
-        found = state.inspect(stages, root, shards)
+            rebuild(planned, root, shards, Local(), lambda *_: None)
+        found = state.inspect(planned, root, shards)
     yield status.table(status.rows_of(found))
     if not until:
         hashes = {name: entry.dataset.manifest.set_hash for name, entry in found.items()}
@@ -57,14 +57,14 @@ def _record(root: Path, config: Config, remake: str | None) -> None:
         state.save_run(root, run)
 
 
-def _refuse_unknown(names: Sequence[str | None], stages: Sequence[Stage]) -> None:
-    known = [stage.makes for stage in stages]
+def _refuse_unknown(names: Sequence[str | None], plan: Sequence[Stage]) -> None:
+    known = [stage.makes for stage in plan]
     for name in names:
         if name and name not in known:
             raise BadInput(f"{name}: no such dataset; there are {', '.join(known)}")
 
 
-def _upto(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
+def _upto(planned: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
     if not until:
-        return stages
-    return stages[: [stage.makes for stage in stages].index(until) + 1]
+        return planned
+    return planned[: [stage.makes for stage in planned].index(until) + 1]

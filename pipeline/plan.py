@@ -39,11 +39,16 @@ READERS = ("trafilatura", "lxml", "justext", "htmldate", "courlan")
 def plan(config: Config) -> tuple[Stage, ...]:
     """The ten stages of this recipe, in order. Reads the dumps' and archives' digests."""
     cache = Path(config.root) / "leaves.json"
-    dump_files = leaves.find(config.crawl.submissions, "crawl.submissions")
-    if not dump_files:
+    dumps, warcs = leaves_of(config)
+    return stages(config, leaves.digest(dumps, cache), leaves.digest(warcs, cache))
+
+
+def leaves_of(config: Config) -> tuple[list[str], list[str]]:
+    """The files of dumps and of archives; BadInput where a name finds none."""
+    dumps = leaves.find(config.crawl.submissions, "crawl.submissions")
+    if not dumps:
         raise BadInput("crawl.submissions: name at least one dump or list of URLs")
-    archive_files = leaves.find(config.crawl.archives, "crawl.archives")
-    return stages(config, leaves.digest(dump_files, cache), leaves.digest(archive_files, cache))
+    return dumps, leaves.find(config.crawl.archives, "crawl.archives")
 
 
 def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tuple[Stage, ...]:
@@ -93,7 +98,7 @@ def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tupl
                 each=("links",),
                 cpus=0.25,  # it waits for the web
             ),
-            settings=content(config, "pages"),
+            settings=content(config, "pages") | {"crawl/archives.py": archives.VERSION},
             leaves=tuple(warc.digest for warc in warcs),
             counted=("outcome", "source"),
             volatile=crawled.VOLATILE["pages"],

@@ -105,7 +105,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     steps: Annotated[int, Meta(ge=1, extra=_CHANGES)] = 19_073
     """Optimizer steps of the whole run; the learning rate falls until the last."""
 
-    learning_rate: Annotated[float, Meta(gt=0.0, extra=_CHANGES)] = 6e-4
+    learning_rate: Annotated[float, Meta(gt=0.0, le=10.0, extra=_CHANGES)] = 6e-4
     """Highest learning rate, reached after the warm-up (GPT-3, table 2.1: 6e-4 for 124 M)."""
 
     warmup_steps: Annotated[int, Meta(ge=0, extra=_CHANGES)] = 715
