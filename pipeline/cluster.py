@@ -107,21 +107,26 @@ def _embedded(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _own_folder() -> Iterator[Path]:
-    """A folder that is ours while its lock is held; those whose lock is free were left by the
-    killed and go. Short, since Ray puts sockets there, whose paths the system bounds."""
+    """A folder that is ours while the lock beside it is held; those whose lock is free were left
+    by the killed and go. Short, since Ray puts sockets there, whose paths the system bounds."""
     parent = Path(tempfile.gettempdir())
     parent = parent if len(str(parent)) <= LONGEST_PARENT else Path("/tmp")
-    for left in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), (left / "lock").open("r+b") as lock:
+    for left in parent.glob(f"{PREFIX}*.lock"):
+        with contextlib.suppress(OSError), left.open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            # Ray's agents outlive a killed driver by a minute and may write once more.
+            if not left.with_suffix("").exists():
+                left.unlink()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    beside = folder.with_suffix(".lock")
     try:
-        with (folder / "lock").open("wb") as lock:
+        with beside.open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        beside.unlink(missing_ok=True)
 
 
 class Cluster:

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 MOST_CRASHES = 5
 """So many modules may crash the child before something else must be wrong."""
@@ -55,7 +56,8 @@ def _read(skipped: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     fixed = {
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        # Not this process's path: Ray lengthens it, by distributions of its own.
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "COLUMNS": "80",

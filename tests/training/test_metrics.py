@@ -1,6 +1,7 @@
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,20 +33,24 @@ def test_resuming_cuts_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     assert metrics.read(tmp_path) == [*(line(step) for step in range(1, 6)), line(6, 2.0)]
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file grows past 100 bytes: a write over the border is a short one, as on a full disk."""
+    """No file grows past 100 bytes: a write over the border is a short one, as on a full disk.
+
+    No fixture, which would also bind what pytest itself writes after the test.
+    """
     heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, heard)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, heard)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_line_that_did_not_fit_is_an_error(tmp_path: Path) -> None:
-    with metrics.Writer(tmp_path, 0) as lines:
+    with small_files(), metrics.Writer(tmp_path, 0) as lines:
         lines.write(line(1, 0.5) | {"much": 1e300})
         lines.write(line(2, 0.5) | {"much": 1e300})
         assert (tmp_path / "metrics.jsonl").stat().st_size < 100
