@@ -235,6 +235,7 @@ def test_an_interrupted_training_leaves_no_rank_and_goes_on(
     told: Story, undisturbed, tmp_path: Path, words: list[str], how: signal.Signals
 ):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "training", ignore_errors=True)  # of another test
     short = ["training.steps=60", "training.checkpoint_every=5"]
     process = told.start("train", tmp_path, *short, *words)
     below: set[int] = set()
