@@ -86,7 +86,7 @@ def test_marks_name_datasets_and_the_rest_is_unmarked() -> None:
     assert {dataset for changes in marks.values() for dataset in changes} <= set(OUTCOMES)
     assert set(marks) == {
         "min_karma", "karma_rule", "until", "over_18", "sample", "refused_domains", "live",
-        "max_pages_per_host", "max_decoded_bytes",
+        "max_pages_per_host", "max_decoded_bytes", "accept_truncated",
     }  # fmt: skip
 
 
