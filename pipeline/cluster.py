@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,8 +36,6 @@ PREFIX = "webtext-ray-"
 LONGEST_PARENT = 30
 """Characters of a temporary folder's path that leave room for Ray's sockets below 107."""
 CONNECT_TIMEOUT_S = 10.0
-CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
-"""Where `ray start` writes the address of a cluster that runs on this machine."""
 MEMORY_SHARE = 0.8
 """A task never asks for more of the largest node's memory: it would wait for ever."""
 
@@ -61,7 +60,7 @@ def _join(address: str | None) -> bool:
     named = address or os.environ.get("RAY_ADDRESS")
     if named == "local":
         return False
-    found = CURRENT_CLUSTER.read_text().strip() if CURRENT_CLUSTER.exists() else None
+    found = _running_here()
     where = named if named and named != "auto" else found
     if not where or not _answers(where):
         if named:
@@ -72,6 +71,14 @@ def _join(address: str | None) -> bool:
     except ConnectionError as error:
         raise Unreachable(f"no Ray answers at {where}: {error}") from error
     return True
+
+
+def _running_here() -> str | None:
+    """The address of the cluster that `ray start` began on this machine: it writes it into its
+    temporary folder, which is RAY_TMPDIR's, on Linux else TMPDIR's, else that of /tmp."""
+    named = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR"))
+    path = Path(named or "/tmp") / "ray" / "ray_current_cluster"
+    return path.read_text().strip() if path.exists() else None
 
 
 def _answers(address: str) -> bool:

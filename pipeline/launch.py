@@ -1,18 +1,14 @@
 """`webtext train`, `evaluate` and `generate`: the run's tokens, the folder of their training, and
 who runs it."""
 
-import ctypes
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pipeline import current, lease, manifest, progress
+from pipeline import current, lease, manifest, progress, torchrun
 from pipeline.config import Config
 from pipeline.failures import BadInput, GangFailed
 from pipeline.store import Dataset, read_json, write_json
@@ -22,7 +18,6 @@ from training.config import BadInput as TrainingBadInput
 
 REFUSAL = "refused.json"
 """In the run's folder: why a rank would fail however often it is started."""
-PR_SET_PDEATHSIG = 1
 
 Job = dict[str, Any]
 Check = Callable[[int], None]
@@ -131,31 +126,8 @@ def _raise_refusal(folder: Path) -> None:
 
 
 def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:
-    """The ranks as children of torch's own launcher, without Ray."""
-    import torch
-
-    ranks = config.world(torch.cuda.device_count())
+    ranks = config.world(torchrun.gpus())
     check(ranks)
     path = Path(job["folder"]) / "job.json"
     write_json(path, job)
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    with subprocess.Popen(
-        [sys.executable, *command, "-m", "training.zero", str(path)],
-        env=os.environ | ({} if torch.cuda.is_available() else CPU_RANK_ENVIRONMENT),
-        preexec_fn=_end_with_us,
-        start_new_session=True,  # Ctrl-C reaches it through us, once
-    ) as launcher:
-        try:
-            status = launcher.wait()
-        except KeyboardInterrupt:
-            launcher.terminate()  # it ends its ranks, then itself
-            launcher.wait()
-            raise
-    if status:
-        raise GangFailed(f"a rank of the training ended with status {status}; see above")
-
-
-def _end_with_us() -> None:
-    """In the child: let the system end it when we die, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    torchrun.run("training.zero", path, ranks, CPU_RANK_ENVIRONMENT)

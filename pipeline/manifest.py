@@ -100,7 +100,8 @@ def root_hash(set_hashes: dict[str, str]) -> str:
 
 
 class Tally:
-    """Rows, their set hash and the counted columns of the batches that pass through it."""
+    """Rows, their set hash and the counted columns, without nulls, of the batches that pass
+    through it."""
 
     def __init__(self, counted: Sequence[str], volatile: Sequence[str]) -> None:
         self.rows = 0
@@ -115,7 +116,7 @@ class Tally:
             for row in row_bytes(batch, self._volatile):
                 self.hash += int.from_bytes(blake2b(row, digest_size=16).digest(), "big")
             for column, counter in self.counts.items():
-                counter.update(str(value) for value in batch[column].to_pylist())
+                counter.update(map(str, batch[column].drop_null().to_pylist()))
             yield batch
 
     @property

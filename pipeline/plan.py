@@ -55,143 +55,183 @@ def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tupl
     """The ten stages, given what they begin with."""
     observations = str(Path(config.root) / "observations")
     return (
-        Stage(
-            makes="submissions",
-            version=submissions.VERSION,
-            main=Step(
-                run=partial(_read, config=config),
-                schema=crawled.SUBMISSIONS,
-                over=tuple(dump.path for dump in dumps),
-                scatter="link_id",
-                counts=True,
-                memory_gb=2.5,  # a zstd window of 2^31 bytes
-            ),
-            settings=content(config, "submissions") | {"crawl.url": url.SCHEME},
-            libraries=("idna", "publicsuffixlist"),
-            leaves=tuple(dump.digest for dump in dumps),
+        _submissions(config, dumps),
+        _links(config),
+        _pages(config, warcs, observations),
+        _documents(config, observations),
+        _signals(config),
+        _signatures(config),
+        _pairs(config),
+        _duplicates(config),
+        _corpus(config),
+        _tokens(config),
+    )
+
+
+def _submissions(config: Config, dumps: Sequence[Leaf]) -> Stage:
+    return Stage(
+        makes="submissions",
+        version=submissions.VERSION,
+        main=Step(
+            run=partial(_read, config=config),
+            schema=crawled.SUBMISSIONS,
+            over=tuple(dump.path for dump in dumps),
+            scatter="link_id",
+            counts=True,
+            memory_gb=2.5,  # a zstd window of 2^31 bytes
         ),
-        Stage(
-            makes="links",
-            version=links.VERSION,
-            main=Step(
-                run=partial(links.merge, config=config.crawl),
-                schema=crawled.LINKS,
-                each=("submissions",),
-            ),
-            settings=content(config, "links")
-            | {"crawl/refused_domains.txt": digest_of(links.DOMAIN_FILE)},
-            counted=("outcome",),
+        settings=content(config, "submissions") | {"crawl.url": url.SCHEME},
+        libraries=("idna", "publicsuffixlist"),
+        leaves=tuple(dump.digest for dump in dumps),
+    )
+
+
+def _links(config: Config) -> Stage:
+    return Stage(
+        makes="links",
+        version=links.VERSION,
+        main=Step(
+            run=partial(links.merge, config=config.crawl),
+            schema=crawled.LINKS,
+            each=("submissions",),
         ),
-        Stage(
-            makes="pages",
-            version=pages.VERSION,
-            before=Step(
-                run=partial(_replay, observations=observations, config=config),
-                schema=None,
-                over=tuple(warc.path for warc in warcs),
-                whole=("links",),
-                counts=True,
-            ),
-            main=Step(
-                run=partial(pages.fetch, observations=observations, config=config.crawl),
-                schema=crawled.PAGES,
-                each=("links",),
-                cpus=0.25,  # it waits for the web
-            ),
-            settings=content(config, "pages") | {"crawl/archives.py": archives.VERSION},
-            leaves=tuple(warc.digest for warc in warcs),
-            counted=("outcome", "source"),
-            volatile=crawled.VOLATILE["pages"],
+        settings=content(config, "links")
+        | {"crawl/refused_domains.txt": digest_of(links.DOMAIN_FILE)},
+        counted=("outcome",),
+    )
+
+
+def _pages(config: Config, warcs: Sequence[Leaf], observations: str) -> Stage:
+    return Stage(
+        makes="pages",
+        version=pages.VERSION,
+        before=Step(
+            run=partial(_replay, observations=observations, config=config),
+            schema=None,
+            over=tuple(warc.path for warc in warcs),
+            whole=("links",),
+            counts=True,
         ),
-        Stage(
-            makes="documents",
-            version=documents.VERSION,
-            main=Step(
-                run=partial(documents.extract, observations=observations, config=config.crawl),
-                schema=crawled.DOCUMENTS,
-                each=("pages",),
-            ),
-            settings=content(config, "documents"),
-            libraries=DECODERS + READERS,
-            counted=("outcome", "extractor"),
+        main=Step(
+            run=partial(pages.fetch, observations=observations, config=config.crawl),
+            schema=crawled.PAGES,
+            each=("links",),
+            cpus=0.25,  # it waits for the web
         ),
-        Stage(
-            makes="signals",
-            version=signals.VERSION,
-            main=Step(run=signals.measure, schema=crawled.SIGNALS, each=("documents",)),
-            settings=content(config, "signals"),
-            libraries=("py3langid",),
-            counted=("language",),
+        settings=content(config, "pages") | {"crawl/archives.py": archives.VERSION},
+        leaves=tuple(warc.digest for warc in warcs),
+        counted=("outcome", "source"),
+        volatile=crawled.VOLATILE["pages"],
+    )
+
+
+def _documents(config: Config, observations: str) -> Stage:
+    return Stage(
+        makes="documents",
+        version=documents.VERSION,
+        main=Step(
+            run=partial(documents.extract, observations=observations, config=config.crawl),
+            schema=crawled.DOCUMENTS,
+            each=("pages",),
         ),
-        Stage(
-            makes="signatures",
-            version=signatures.VERSION,
-            main=Step(
-                run=partial(signatures.sign, config=config.dedup),
-                schema=deduped.SIGNATURES,
-                each=("documents",),
-            ),
-            settings=content(config, "signatures"),
-            libraries=("datasketch", "xxhash"),
+        settings=content(config, "documents"),
+        libraries=DECODERS + READERS,
+        counted=("outcome", "extractor"),
+    )
+
+
+def _signals(config: Config) -> Stage:
+    return Stage(
+        makes="signals",
+        version=signals.VERSION,
+        main=Step(run=signals.measure, schema=crawled.SIGNALS, each=("documents",)),
+        settings=content(config, "signals"),
+        libraries=("py3langid",),
+        counted=("language",),
+    )
+
+
+def _signatures(config: Config) -> Stage:
+    return Stage(
+        makes="signatures",
+        version=signatures.VERSION,
+        main=Step(
+            run=partial(signatures.sign, config=config.dedup),
+            schema=deduped.SIGNATURES,
+            each=("documents",),
         ),
-        Stage(
-            makes="pairs",
-            version=pairs.VERSION,
-            before=Step(
-                run=partial(pairs.spread, config=config.dedup),
-                schema=deduped.BANDS,
-                each=("signatures",),
-                scatter="band_key",
-            ),
-            main=Step(
-                run=partial(pairs.match, config=config.dedup),
-                schema=deduped.PAIRS,
-                lookup=("signatures", "documents"),
-            ),
-            settings=content(config, "pairs"),
+        settings=content(config, "signatures"),
+        libraries=("datasketch", "xxhash"),
+    )
+
+
+def _pairs(config: Config) -> Stage:
+    return Stage(
+        makes="pairs",
+        version=pairs.VERSION,
+        before=Step(
+            run=partial(pairs.spread, config=config.dedup),
+            schema=deduped.BANDS,
+            each=("signatures",),
+            scatter="band_key",
         ),
-        Stage(
-            makes="duplicates",
-            version=duplicates.VERSION,
-            main=Step(
-                run=partial(duplicates.find, config=config.dedup, rules=config.corpus),
-                schema=deduped.DUPLICATES,
-                whole=("pairs",),
-                lookup=("signals",),
-                gather=True,
-                scatter="document_id",
-            ),
-            settings=content(config, "duplicates"),
+        main=Step(
+            run=partial(pairs.match, config=config.dedup),
+            schema=deduped.PAIRS,
+            lookup=("signatures", "documents"),
         ),
-        Stage(
-            makes="corpus",
-            version=corpus.VERSION,
-            main=Step(
-                run=partial(corpus.keep, config=config.corpus),
-                schema=deduped.CORPUS,
-                each=("documents", "signals", "duplicates"),
-                columns={"documents": ("document_id", "url", "outcome")},
-            ),
-            settings=content(config, "corpus"),
-            counted=("verdict", "rule", "split"),
+        settings=content(config, "pairs"),
+    )
+
+
+def _duplicates(config: Config) -> Stage:
+    return Stage(
+        makes="duplicates",
+        version=duplicates.VERSION,
+        main=Step(
+            run=partial(duplicates.find, config=config.dedup, rules=config.corpus),
+            schema=deduped.DUPLICATES,
+            whole=("pairs",),
+            lookup=("signals",),
+            gather=True,
+            scatter="document_id",
         ),
-        Stage(
-            makes="tokens",
-            version=tokens.VERSION,
-            main=Step(
-                run=tokens.encode,
-                schema=trained.TOKENS,
-                each=("documents", "corpus"),
-                columns={
-                    "documents": ("document_id", "text"),
-                    "corpus": ("document_id", "verdict", "split"),
-                },
-                sink=tokens.write,
-            ),
-            settings=content(config, "tokens"),
-            libraries=("gigatoken",),
-            counted=("split",),
+        settings=content(config, "duplicates"),
+    )
+
+
+def _corpus(config: Config) -> Stage:
+    return Stage(
+        makes="corpus",
+        version=corpus.VERSION,
+        main=Step(
+            run=partial(corpus.keep, config=config.corpus),
+            schema=deduped.CORPUS,
+            each=("documents", "signals", "duplicates"),
+            columns={"documents": ("document_id", "url", "outcome")},
         ),
+        settings=content(config, "corpus"),
+        counted=("verdict", "rule", "split"),
+    )
+
+
+def _tokens(config: Config) -> Stage:
+    return Stage(
+        makes="tokens",
+        version=tokens.VERSION,
+        main=Step(
+            run=tokens.encode,
+            schema=trained.TOKENS,
+            each=("documents", "corpus"),
+            columns={
+                "documents": ("document_id", "text"),
+                "corpus": ("document_id", "verdict", "split"),
+            },
+            sink=tokens.write,
+        ),
+        settings=content(config, "tokens"),
+        libraries=("gigatoken",),
+        counted=("split",),
     )
 
 

@@ -16,7 +16,7 @@ from pipeline.schedule import Schedule
 from pipeline.shard import Task
 from pipeline.stage import Stage
 from pipeline.state import State
-from pipeline.store import write_json
+from pipeline.store import sweep, write_json
 
 Progress = Callable[[str, int, int], None]
 """Called with (dataset, tasks done, tasks in all)."""
@@ -70,6 +70,7 @@ def _run_tasks(
 
 
 def _begin(entry: State) -> None:
+    sweep(entry.dataset.folder)
     path = entry.dataset.folder / "begun.json"
     if not path.exists():
         write_json(path, msgspec.to_builtins(entry.material))

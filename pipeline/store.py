@@ -69,16 +69,30 @@ def digest_of(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it, synced, when the block ends well."""
+    """A temporary path beside `path`, renamed to it, both synced, when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed tasks left half written in a folder that nobody else writes."""
+    for left in folder.rglob("*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def write_rows(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:

@@ -1,11 +1,13 @@
 """A small web being served and a recipe on it, for the tests that tell the whole story."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +56,10 @@ class Story:
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
 
-    def start(self, command: str, root: Path, *more: str) -> subprocess.Popen[str]:
-        """The same in the background, in a process group of its own."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, command: str, root: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+        """The same in the background; killed with all it started where the block leaves it."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", command, *self.words(root), *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -64,6 +67,14 @@ class Story:
             cwd=ROOT,
             start_new_session=True,
         )
+        try:
+            yield process
+            process.wait(DEADLINE_S)
+        finally:
+            if process.poll() is None:
+                kill_all(process)
+            assert process.stdout
+            process.stdout.close()
 
 
 @contextmanager
@@ -81,14 +92,30 @@ def root_hash(output: str) -> str:
     return line.removeprefix("root hash ")
 
 
-def wait_for(process: subprocess.Popen[str], root: Path, reports: int) -> bool:
-    """Wait until the run has this many reports; False if it ended before."""
+def wait_until(process: subprocess.Popen[str], seen: Callable[[], bool]) -> bool:
+    """Wait until something is seen of the process; False if it ended before."""
     began = time.monotonic()
     while process.poll() is None and time.monotonic() - began < DEADLINE_S:
-        if len(list(root.glob("*/*/reports/*.json"))) >= reports:
+        if seen():
             return True
         time.sleep(0.01)  # looks at the disk; nothing is decided by how long it takes
     return False
+
+
+def reports(root: Path) -> int:
+    """Tasks whose reports lie in a run."""
+    return len(list(root.glob("*/*/reports/*.json")))
+
+
+def losses(root: Path) -> list[float]:
+    """The losses of the one training that lies in a run, step by step."""
+    lines = [line for path in root.glob("training/*/metrics.jsonl") for line in path.open()]
+    return [json.loads(line)["loss"] for line in lines if line.endswith("\n")]
+
+
+def copy(run: Path, root: Path) -> None:
+    """The datasets of a run in a root of their own, without what was trained on them."""
+    shutil.copytree(run, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training"))
 
 
 def kill_all(process: subprocess.Popen[str]) -> None:
@@ -98,7 +125,31 @@ def kill_all(process: subprocess.Popen[str]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    process.communicate()
+    process.wait()
+
+
+def interrupted(process: subprocess.Popen[str]) -> bool:
+    """Whether the process ends as after Ctrl-C: 130, one line that says so, no traceback."""
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert "Traceback" not in output
+    told = "webtext: interrupted; the same command goes on where it was"
+    return process.returncode == 130 and output.splitlines()[-1] == told
+
+
+def ranks_until(process: subprocess.Popen[str], seen: Callable[[], bool]) -> set[int]:
+    """The processes that train, once something is seen of the training."""
+    assert wait_until(process, seen)
+    ranks = {pid for pid in descendants(process.pid) if is_rank(pid)}
+    assert ranks
+    return ranks
+
+
+def ended(ranks: set[int]) -> bool:
+    """Whether these processes end."""
+    ends = time.monotonic() + DEADLINE_S
+    while any(map(is_rank, ranks)) and time.monotonic() < ends:
+        time.sleep(0.1)
+    return not any(map(is_rank, ranks))
 
 
 def is_rank(pid: int) -> bool:

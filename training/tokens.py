@@ -66,7 +66,7 @@ def write(batches: Iterable[pa.RecordBatch], folder: Path, name: str) -> pa.Tabl
     attempt = f"{os.getpid()}-{secrets.token_hex(8)}"
     final = {split: folder / f"{name}.{split}.bin" for split in SPLITS}
     unfinished = {
-        split: path.with_name(f"{path.name}.{attempt}.unfinished") for split, path in final.items()
+        split: path.with_name(f".{path.name}.{attempt}.tmp") for split, path in final.items()
     }
     try:
         index = _write_all(batches, unfinished)

@@ -55,10 +55,9 @@ def _documents(made: Mapping[str, Manifest]) -> list[dict[str, Any]]:
 
 
 def _corpus(made: Mapping[str, Manifest]) -> list[dict[str, Any]]:
-    rules = dict(made["corpus"].counts.get("rule", {}))
-    kept = made["corpus"].counts.get("verdict", {}).get("kept", rules.pop("None", 0))
-    rules.pop("None", None)
-    return [_step("documents kept", kept, rules)]
+    counts = made["corpus"].counts
+    kept = counts.get("verdict", {}).get("kept", 0)
+    return [_step("documents kept", kept, dict(counts.get("rule", {})))]
 
 
 def _tokens(made: Mapping[str, Manifest]) -> list[dict[str, Any]]:

@@ -1,0 +1,70 @@
+"""Run one module on every rank of a gang of processes on this machine, with torch's own launcher.
+
+The gang without Ray: nothing restarts a lost rank here. It is not known what is run.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.failures import GangFailed
+
+PR_SET_PDEATHSIG = 1
+ENDED = 128 + signal.SIGTERM
+
+
+def gpus() -> int:
+    """GPUs of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def run(module: str, settings: Path, ranks: int, cpu_environment: Mapping[str, str]) -> None:
+    """Call `python -m module settings` on `ranks` processes that form one torch process group.
+
+    Ranks without a GPU start with `cpu_environment`. They end with this process, however it ends.
+    """
+    words = ["--standalone", f"--nproc-per-node={ranks}", "-m", module, str(settings)]
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__, *words],
+        env=os.environ | ({} if gpus() else dict(cpu_environment)),
+        preexec_fn=_end_with_us,
+        start_new_session=True,  # Ctrl-C reaches it through us, once
+    ) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.terminate()  # it ends its ranks, then itself
+            process.wait()
+            raise
+    if status:
+        raise GangFailed(f"a rank ended with status {status}; see above")
+
+
+def main(words: Sequence[str]) -> int:
+    """`torchrun` that ends without a word when it is asked to end."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+
+    logging.disable(logging.WARNING)  # in this process alone; that a rank failed is an error
+    try:
+        run.main(list(words))
+    except SignalException:
+        return ENDED
+    return 0
+
+
+def _end_with_us() -> None:
+    """In the child: let the system end it when we die, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
