@@ -4,16 +4,19 @@ One scheme for a corpus: datasketch's `affine32` over the low half of the shingl
 """
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
-from datasketch import MinHash
 
 from dedup.config import DedupConfig
 from dedup.schema import SIGNATURES
 from dedup.shingles import Shingles, shingles, words
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 VERSION = 1
 CHUNK = 8192
@@ -23,6 +26,8 @@ length."""
 
 def sign(documents: Iterable[pa.RecordBatch], config: DedupConfig) -> Iterator[pa.RecordBatch]:
     """One row for each document that has a text. Reads document_id, outcome, text."""
+    from datasketch import MinHash  # brings scipy: no command that signs nothing waits for it
+
     empty = MinHash(num_perm=config.permutations, seed=config.seed, scheme="affine32", hashfunc=int)
     for batch in documents:
         rows = batch.select(["document_id", "outcome", "text"]).to_pylist()
@@ -30,7 +35,7 @@ def sign(documents: Iterable[pa.RecordBatch], config: DedupConfig) -> Iterator[p
         yield pa.RecordBatch.from_pylist(signed, SIGNATURES)
 
 
-def _sign(row: dict[str, object], config: DedupConfig, empty: MinHash) -> dict[str, object]:
+def _sign(row: dict[str, object], config: DedupConfig, empty: "MinHash") -> dict[str, object]:
     text_words = words(str(row["text"]))
     found = shingles(text_words, config.ngram)
     return {
@@ -41,7 +46,7 @@ def _sign(row: dict[str, object], config: DedupConfig, empty: MinHash) -> dict[s
     }
 
 
-def minima(found: Shingles, empty: MinHash) -> npt.NDArray[np.uint32]:
+def minima(found: Shingles, empty: "MinHash") -> npt.NDArray[np.uint32]:
     """The signature of a set of shingles under the permutations of `empty`."""
     sketch = empty.copy()
     low = (found & np.uint64(0xFFFFFFFF)).tolist()

@@ -126,21 +126,17 @@ def test_every_stage_trains_as_plain_torch_does(
             assert torch.allclose(weight, wanted[name], atol=1e-3), (stage, name)
 
 
-def test_twenty_steps_on_two_ranks_are_ten_and_ten_and_those_of_one(
+def test_twenty_steps_on_two_ranks_are_those_of_one(
     config: TrainingConfig, tokens_folder: Path, tmp_path: Path
 ) -> None:
     whole = two_ranks(config, tokens_folder, tmp_path / "whole")
-    halted = msgspec.structs.replace(config, stop_after=10)
-    two_ranks(halted, tokens_folder, tmp_path / "cut")
-    resumed = two_ranks(config, tokens_folder, tmp_path / "cut")
     assert len(whole) == 20
-    assert course(resumed) == course(whole)
     alone = plain(config, tokens_folder, tmp_path / "plain")
     assert values(whole) == pytest.approx(values(alone), abs=1e-4)
     recorded = json.loads((tmp_path / "whole" / "deepspeed.json").read_text())
     assert recorded["zero_optimization"]["stage"] == 1
     assert recorded["gradient_accumulation_steps"] == 2
-    found = checkpoint.newest(tmp_path / "cut")
+    found = checkpoint.newest(tmp_path / "whole")
     assert found is not None and (found.marker.step, found.marker.world) == (20, 2)
 
 
