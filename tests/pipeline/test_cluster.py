@@ -67,19 +67,21 @@ def test_an_embedded_ray_leaves_nothing_behind_and_sweeps_after_the_killed(
 def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path):
     ray = str(Path(sys.executable).with_name("ray"))
     folder = Path("/tmp") / f"wr{os.getpid()}"
+    temporary = {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled"}
     head = subprocess.Popen(
         [ray, "start", "--head", "--block", "--port=0", "--num-cpus=2", "--disable-usage-stats",
-         "--include-dashboard=false", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
+         "--include-dashboard=false", "--node-ip-address=127.0.0.1"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)},
+        env=os.environ | temporary | {"HOME": str(tmp_path)},
     )  # fmt: skip
     try:
         address = started(head)
-        for _ in range(2):
-            rebuild(recipe, "--remake", "links", "--address", address, RAY_AUTH_MODE="disabled")
-        assert head.poll() is None
-        jobs = (folder / "session_latest/logs").glob("worker-*.out")
-        assert list(jobs), "no worker of the running Ray was used"
+        logs = folder / "ray/session_latest/logs"
+        rebuild(recipe, "--address", address, RAY_AUTH_MODE="disabled")
+        assert drivers(logs) == 1 and head.poll() is None
+        # Without an address it is found where `ray start` has written it down.
+        rebuild(recipe, "--remake", "links", **temporary)
+        assert drivers(logs) == 2 and head.poll() is None
     finally:
         below = story.descendants(head.pid)
         os.kill(head.pid, signal.SIGTERM)
@@ -87,6 +89,11 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
         for pid in below:
             end(pid)
         subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def drivers(logs: Path) -> int:
+    """Programs that this Ray has worked for, by the logs of their drivers."""
+    return len(list(logs.glob("python-core-driver-*.log")))
 
 
 def started(head: subprocess.Popen[str]) -> str:

@@ -105,3 +105,11 @@ def test_a_manifest_is_the_sum_of_its_reports():
     assert folded.counts == {"outcome": {"gone": 1, "ok": 6}}
     assert folded.left_out == {"self": 7}
     assert folded.set_hash == f"{7:032x}"
+
+
+def test_values_are_counted_and_nulls_are_not():
+    schema = pa.schema([("rule", pa.string()), ("best", pa.bool_())])
+    rows = [{"rule": "short", "best": True}, {"rule": None, "best": False}, {"rule": "short"}]
+    tally = Tally(("rule", "best"), ())
+    list(tally.watch([pa.RecordBatch.from_pylist(rows, schema)]))
+    assert tally.counts == {"rule": {"short": 2}, "best": {"True": 1, "False": 1}}

@@ -96,9 +96,12 @@ def test_a_killed_run_goes_on_where_it_was(files, tmp_path: Path, dies_at: int):
     expected = root_hash(make(files, tmp_path / "undisturbed", executor=whole))
     with pytest.raises(SystemExit):
         make(files, tmp_path / "run", executor=Counting(dies_at))
+    (folder,) = (tmp_path / "run" / "verdicts").iterdir()
+    (folder / ".00000.parquet.17.tmp").touch()  # of a task killed while it wrote
     rest = Counting()
     assert root_hash(make(files, tmp_path / "run", executor=rest)) == expected
     assert len(rest.ran) == len(whole.ran) - dies_at
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_changed_setting_makes_what_stands_on_it_stale_and_says_why(files, tmp_path: Path):
