@@ -30,10 +30,13 @@ def open_plain(path: str) -> IO[bytes]:
     """The bytes of a file as they lie there. Raises BadInput where it is missing or empty."""
     try:
         raw = cast(IO[bytes], fsspec.open(path, "rb").open())
+        begins = peek(raw, 1)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: cannot be opened: no such file") from error
     except (OSError, ValueError, ImportError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise BadInput(f"{path}: cannot be opened: {reason}") from error
-    if not peek(raw, 1):
+    if not begins:
         raw.close()
         raise BadInput(f"{path}: is empty")
     return raw

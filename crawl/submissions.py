@@ -54,6 +54,7 @@ class Post(msgspec.Struct, rename={"meta": "_meta"}):
     meta: Removal | None = None
 
 
+NO_POST = {LeftOut.MALFORMED, LeftOut.TRUNCATED}
 DECODER = msgspec.json.Decoder(Post)
 
 
@@ -61,15 +62,22 @@ def read(path: str, config: CrawlConfig, left_out: Counter[str]) -> Iterator[pa.
     """The submissions of one dump: zst (any window, any number of frames), xz, bz2, gz or plain.
 
     What yields no row is counted in `left_out` under one of `LeftOut`. Raises BadInput, naming the
-    file, where it is missing, empty, damaged, neither a dump nor a list, or ends too early
-    (unless `config.accept_truncated`).
+    file, where it is missing, empty, damaged, neither a dump nor a list, without a line that is a
+    submission, or ends too early (unless `config.accept_truncated`).
     """
     with streams.open_decoded(path) as stream:
         lines = _whole_lines(path, stream, config, left_out)
         first = list(itertools.islice(lines, LOOK_AHEAD))
         turn = _from_url if _is_list(path, first) else _from_json
         rows = _rows(turn, itertools.chain(first, lines), config, left_out)
-        yield from _batches(rows)
+        some = False
+        for batch in _batches(rows):
+            some = True
+            yield batch
+    if not some and set(left_out) <= NO_POST:
+        raise BadInput(
+            f"{path}: is no dump: none of its lines is a submission, a JSON object with an id"
+        )
 
 
 def _whole_lines(

@@ -14,6 +14,7 @@ def main() -> None:
             "run `make setup` or install webtext again"
         )
     except KeyboardInterrupt:
+        sys.stderr.write("webtext: interrupted; the same command goes on where it was\n")
         sys.exit(130)
     cli.run()
 

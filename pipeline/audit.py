@@ -50,15 +50,10 @@ def audit(config: Config) -> Audit:
     if faults:
         return Audit(checked, None)
     html = root / "report.html"
-    gathered = facts.gather(run, training_folder(root))
+    folder = current.training(config, run["tokens"])
+    gathered = facts.gather(run, folder if (folder / "metrics.jsonl").exists() else None)
     plain = [asdict(law) for law in checked]
     twin = json.dumps(gathered | {"laws": plain}, default=str)
     write_json(root / "report.json", json.loads(twin))
     write_bytes(html, page.render(gathered, plain).encode())
     return Audit(checked, html)
-
-
-def training_folder(root: Path) -> Path | None:
-    """The training run that was last written to, if there is one."""
-    runs = [path.parent for path in (root / "training").glob("*/metrics.jsonl")]
-    return max(runs, key=lambda run: (run / "metrics.jsonl").stat().st_mtime, default=None)

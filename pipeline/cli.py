@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a law is broken or work failed; 2 the input is wrong (one 
 """
 
 import errno
+import functools
 import importlib.metadata
 import json
 import logging
@@ -37,19 +38,33 @@ def recipe(command: Command) -> Command:
 
 def machines(command: Command) -> Command:
     """Where work runs."""
+
+    @functools.wraps(command)
+    def placed(*, address: str | None, local: bool, **rest: Any) -> None:
+        if local and address is not None:
+            raise click.UsageError("--local works without Ray: leave out --address, or --local")
+        command(address=address, local=local, **rest)
+
     address = click.option("--address", help="A Ray cluster to join; default: embedded.")
     local = click.option("--local", is_flag=True, help="Without Ray, in this process.")
-    return address(local(command))
+    return address(local(placed))
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For a program to read.")
 
 
-@click.group(epilog="Every command takes a recipe and key=value words: webtext COMMAND --help.")
+@click.group(
+    invoke_without_command=True,
+    epilog="Every command takes a recipe and key=value words: webtext COMMAND --help.",
+)
 @click.version_option(importlib.metadata.version("webtext"), prog_name="webtext")
 @click.option("-v", "--verbose", is_flag=True, help="Show the whole of a failure.")
-def webtext(verbose: bool) -> None:
+@click.pass_context
+def webtext(context: click.Context, verbose: bool) -> None:
     """Rebuild a WebText-like corpus, train GPT-2 on it, audit the data."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        sys.exit(2)
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
 
 
@@ -71,6 +86,7 @@ def rebuild(
     Example: webtext rebuild recipes/demo.toml crawl.min_karma=5 --until corpus
     """
     config = settings.load(recipe, overrides)
+    settings.check_writable(config)
     for line in make.make(config, address=address, local=local, until=until, remake=remake):
         click.echo(line)
 
@@ -97,7 +113,9 @@ def audit(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from pipeline import audit as laws
 
-    found = laws.audit(settings.load(recipe, overrides))
+    config = settings.load(recipe, overrides)
+    settings.check_writable(config)
+    found = laws.audit(config)
     click.echo(json.dumps(found.plain(), indent=1) if as_json else found.text())
     sys.exit(0 if found.holds else 1)
 
@@ -126,7 +144,9 @@ def train(recipe: str, overrides: tuple[str, ...], address: str | None, local: b
 
     Example: webtext train recipes/demo.toml training.steps=100
     """
-    click.echo(launch.train(settings.load(recipe, overrides), address=address, local=local))
+    config = settings.load(recipe, overrides)
+    settings.check_writable(config)
+    click.echo(launch.train(config, address=address, local=local))
 
 
 @webtext.command()
@@ -158,6 +178,8 @@ def generate(recipe: str, prompt: str, overrides: tuple[str, ...], seed: int) ->
 
     Example: webtext generate recipes/demo.toml "The module" training.sample.temperature=0.7
     """
+    if not settings.is_text(prompt):
+        raise BadInput("PROMPT: is not UTF-8")
     click.echo(launch.generate(settings.load(recipe, overrides), prompt, seed))
 
 
@@ -206,8 +228,9 @@ def verdict(error: BaseException) -> tuple[str | None, int]:
         return f"the disk is full{where}; free some space, then run the same command again", 1
     if isinstance(error, WorkFailed):
         return str(error), 1
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
     if isinstance(error, ImportError) and error.name in TRAINING_EXTRA:
         return f"{error.name} is not installed: pip install 'webtext[training]'", 1
     if isinstance(error, ImportError):

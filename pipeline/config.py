@@ -5,8 +5,12 @@ says with `Meta(extra={"changes": [...]})` which datasets' content it changes; a
 recorded and never hashed.
 """
 
+import errno
+import os
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -44,27 +48,42 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe and apply `a.b=value` words: each value as TOML, else as text."""
     path = Path(recipe)
+    said = _read(path)
+    whole = deepcopy(said)
+    for word in overrides:
+        _merge(whole, _parsed(word))
+    config, fault = _converted(whole)
+    if config is None:
+        of_recipe = fault == _converted(said)[1]
+        raise BadInput(f"{path}: {fault}" if of_recipe else fault)
+    return _placed(config)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not TOML: {error}") from None
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
-    for word in overrides:
-        _merge(tree, _parsed(word))
+
+
+def _converted(tree: dict[str, Any]) -> tuple[Config | None, str]:
+    """The settings that this tree says, or what is wrong with it."""
     try:
-        config = msgspec.convert(tree, Config)
+        return msgspec.convert(tree, Config), ""
     except msgspec.ValidationError as error:
-        raise BadInput(f"{path}: {_in_tree(str(error))}") from None
-    return _placed(config)
+        return None, _in_tree(str(error))
 
 
 def _parsed(word: str) -> dict[str, Any]:
     key, equals, value = word.partition("=")
     if not equals:
         raise BadInput(f"{word}: expected key=value, such as training.steps=100")
+    if not is_text(word):
+        raise BadInput(f"{key.encode('utf-8', 'backslashreplace').decode()}: is not UTF-8")
     try:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
@@ -97,21 +116,60 @@ def _placed(config: Config) -> Config:
         raise BadInput("root: is empty; name the folder for the datasets")
     if "://" in config.root:
         raise BadInput(f"root: {config.root}: must be a folder that is mounted here, not a URI")
-    root = Path(config.root).absolute()
-    standing = next(path for path in (root, *root.parents) if path.exists())
-    if not standing.is_dir():
-        raise BadInput(f"root: {config.root}: {standing} is not a folder")
+    root = _absolute("root", config.root)
+    _standing(Path(root))
+    crawl, ca_file = config.crawl, config.crawl.ca_file
     crawl = structs.replace(
-        config.crawl,
-        submissions=tuple(map(_absolute, config.crawl.submissions)),
-        archives=tuple(map(_absolute, config.crawl.archives)),
-        ca_file=_absolute(config.crawl.ca_file) if config.crawl.ca_file else None,
+        crawl,
+        submissions=tuple(_absolute("crawl.submissions", path) for path in crawl.submissions),
+        archives=tuple(_absolute("crawl.archives", path) for path in crawl.archives),
+        ca_file=_absolute("crawl.ca_file", ca_file) if ca_file else None,
     )
-    return structs.replace(config, root=_absolute(config.root), crawl=crawl)
+    return structs.replace(config, root=root, crawl=crawl)
 
 
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).absolute())
+def _absolute(key: str, path: str) -> str:
+    if "\0" in path:
+        raise BadInput(f"{key}: {path!a}: holds a null byte")
+    placed = path if "://" in path else str(Path(path).absolute())
+    if not is_text(placed):
+        raise BadInput(f"{key}: {placed!a}: is not UTF-8")
+    return placed
+
+
+def is_text(word: str) -> bool:
+    """False for what the system handed us in bytes that are not UTF-8."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _standing(root: Path) -> Path:
+    """The folder that stands, of the root and those above it; BadInput where it is of no use."""
+    try:
+        standing = next(path for path in (root, *root.parents) if path.exists())
+        if not standing.is_dir():
+            raise BadInput(f"root: {root}: {standing} is not a folder")
+        if standing == root:
+            os.scandir(root).close()
+            (root / "run.json").exists()
+    except OSError as error:
+        raise BadInput(f"root: {root}: {error.strerror}") from None
+    return standing
+
+
+def check_writable(config: Config) -> None:
+    """BadInput where the root could not be written to; makes nothing."""
+    root = Path(config.root)
+    try:
+        with tempfile.TemporaryFile(dir=_standing(root)):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInput(f"root: {root}: cannot be written: {error.strerror}") from None
 
 
 def content(config: Config, dataset: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The whole run of a recipe, for those who read it: train, audit.
+"""The whole run of a recipe, for those who read it: train, audit. And where its training lies.
 
 A run is of a recipe if each of its datasets was made with the recipe's settings and of its own
 other datasets. Dumps and archives are not looked at: who trains need not have them.
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import state
+from pipeline import manifest, state
 from pipeline.config import Config, content
 from pipeline.failures import BadInput
 from pipeline.plan import stages
 from pipeline.store import Dataset
+from training import checkpoint
 
 
 def run(config: Config) -> Mapping[str, Dataset]:
@@ -28,6 +29,13 @@ def run(config: Config) -> Mapping[str, Dataset]:
                 f"{root}: {stage.makes} is stale ({reason}); run `webtext rebuild` first"
             )
     return found
+
+
+def training(config: Config, tokens: Dataset) -> Path:
+    """The folder of the training that these settings make of these tokens."""
+    written = {file.name: file.digest for file in tokens.manifest.files}
+    content_hash = manifest.root_hash(written)
+    return checkpoint.run_folder(Path(config.root) / "training", config.training, content_hash)
 
 
 def _differences(config: Config, name: str, found: Mapping[str, Dataset]) -> Iterator[str]:

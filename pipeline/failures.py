@@ -3,6 +3,7 @@
     BadInput        the user's input is wrong: exit 2
     WorkFailed      work could not be done: exit 1
       TaskFailed    a task's function raised
+      Damaged       a file that we wrote is gone or is not as we wrote it
       Held          another process writes to the root
       Unreachable   there is no Ray at the address
       GangFailed    a rank of the training raised
@@ -17,6 +18,10 @@ class BadInput(ValueError):
 
 class WorkFailed(Exception):
     """Work could not be done: one line that says what, where and what to do."""
+
+
+class Damaged(WorkFailed):
+    """A file that we wrote is gone, or is not as we wrote it: which one, and what to remove."""
 
 
 class Held(WorkFailed):
@@ -41,6 +46,7 @@ class TaskFailed(WorkFailed):
 
     def __str__(self) -> str:
         name, phase, index = self.task
-        kind = "" if type(self.cause) is RuntimeError else f"{type(self.cause).__name__}: "
+        told = type(self.cause) is RuntimeError or isinstance(self.cause, WorkFailed)
+        kind = "" if told else f"{type(self.cause).__name__}: "
         what = f"{kind}{self.cause}"
         return f"{name}{' (before)' if phase == 'before' else ''}, task {index}: {what}"

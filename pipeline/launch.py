@@ -8,16 +8,12 @@ from typing import Any
 
 import msgspec
 
-from pipeline import current, lease, manifest, progress, torchrun
+from pipeline import current, lease, progress, torchrun
 from pipeline.config import Config
 from pipeline.failures import BadInput, GangFailed
-from pipeline.store import Dataset, read_json, write_json
-from training import batches, checkpoint, metrics, tokens
+from pipeline.store import write_json
+from training import batches, checkpoint, metrics, refusal, tokens
 from training.config import CPU_RANK_ENVIRONMENT, TrainingConfig
-from training.config import BadInput as TrainingBadInput
-
-REFUSAL = "refused.json"
-"""In the run's folder: why a rank would fail however often it is started."""
 
 Job = dict[str, Any]
 Check = Callable[[int], None]
@@ -25,7 +21,8 @@ Check = Callable[[int], None]
 
 def train(config: Config, *, address: str | None, local: bool) -> str:
     """Train until the last step; a line that says where the model lies."""
-    dataset, folder = run_of(config)
+    dataset = current.run(config)["tokens"]
+    folder = current.training(config, dataset)
     last = config.training.last_step()
     found = checkpoint.newest(folder)
     if found and found.marker.step >= last:
@@ -46,12 +43,14 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
             checkpoint.refuse_foreign(found, config.training, world=ranks, tokens=identity)
 
     with lease.hold(folder, "train"), progress.training(folder / "metrics.jsonl", last):
-        (folder / REFUSAL).unlink(missing_ok=True)
-        if local:
-            _torchrun(config.training, job, check)
-        else:
-            _gang(config, job, address, check)
-    _raise_refusal(folder)
+        refusal.clear(folder)
+        try:
+            if local:
+                _torchrun(config.training, job, check)
+            else:
+                _gang(config, job, address, check)
+        finally:
+            _raise_refusal(folder)  # it says more than how the ranks ended
     lines = metrics.read(folder)
     first, final = lines[0], lines[-1]
     return (
@@ -60,19 +59,12 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
     )
 
 
-def run_of(config: Config) -> tuple[Dataset, Path]:
-    """The run's tokens and the folder of the training that these settings make of them."""
-    dataset = current.run(config)["tokens"]
-    written = {file.name: file.digest for file in dataset.manifest.files}
-    content = manifest.root_hash(written)
-    return dataset, checkpoint.run_folder(Path(config.root) / "training", config.training, content)
-
-
 def evaluate(config: Config) -> dict[str, Any]:
     """Loss and perplexity of the newest checkpoint on the held-out split."""
     from training.evaluate import evaluate as measure
 
-    dataset, folder = run_of(config)
+    dataset = current.run(config)["tokens"]
+    folder = current.training(config, dataset)
     found = measure(str(folder), str(dataset.folder), config.training)
     write_json(folder / "evaluation.json", found)
     return found
@@ -82,7 +74,7 @@ def generate(config: Config, prompt: str, seed: int) -> str:
     """The prompt and what the newest checkpoint writes after it."""
     from training.generate import generate as sample
 
-    _, folder = run_of(config)
+    folder = current.training(config, current.run(config)["tokens"])
     return sample(str(folder), prompt, config.training, seed)
 
 
@@ -99,30 +91,16 @@ def _gang(config: Config, job: Job, address: str | None, check: Check) -> None:
 
 
 def rank(job: Job) -> None:
-    """One rank of the training; `job` as in `training.zero.Job`.
-
-    What would fail again however often it is started anew is written down and told by the driver:
-    the first rank to see it raises, so that the others do not wait for it, and the restarted
-    gang finds it written.
-    """
+    """One rank of the training; `job` as in `training.zero.Job`."""
     from training import zero
-    from training.loop import Diverged
 
-    refusal = Path(job["folder"]) / REFUSAL
-    if refusal.exists():
-        return
-    try:
-        zero.train(msgspec.convert(job["training"], TrainingConfig), job["tokens"], job["folder"])
-    except (TrainingBadInput, Diverged) as error:
-        write_json(refusal, {"input": isinstance(error, TrainingBadInput), "says": str(error)})
-        raise
+    zero.run(msgspec.convert(job, zero.Job))
 
 
 def _raise_refusal(folder: Path) -> None:
-    path = folder / REFUSAL
-    if path.exists():
-        told = read_json(path)
-        raise BadInput(told["says"]) if told["input"] else GangFailed(told["says"])
+    told = refusal.read(folder)
+    if told:
+        raise BadInput(told.says) if told.input else GangFailed(told.says)
 
 
 def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:

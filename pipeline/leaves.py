@@ -33,12 +33,30 @@ def find(patterns: Iterable[str], key: str) -> list[str]:
     for pattern in patterns:
         if "://" in pattern:
             raise BadInput(f"{key}: {pattern}: must be a file that is mounted here, not a URI")
-        paths = _matching(Path(pattern)) if _is_glob(pattern) else [Path(pattern)]
-        files = [str(path) for path in paths if path.is_file()]
+        try:
+            paths = _matching(Path(pattern)) if _is_glob(pattern) else [Path(pattern)]
+            files = [path for path in paths if path.is_file()]
+        except ValueError as error:
+            raise BadInput(f"{key}: {pattern}: {error}") from None
+        except OSError as error:
+            raise BadInput(f"{key}: {error.filename or pattern}: {error.strerror}") from None
         if not files:
             raise BadInput(f"{key}: no such file: {pattern}")
-        found.update(files)
+        found.update(_readable(path, key) for path in files)
     return sorted(found)
+
+
+def _readable(path: Path, key: str) -> str:
+    """The name of a file that can be read: told before hours are spent on the ones before it."""
+    try:
+        str(path).encode()
+        with path.open("rb", buffering=0) as file:
+            file.read(1)
+    except UnicodeEncodeError:
+        raise BadInput(f"{key}: {str(path)!a}: its name is not UTF-8") from None
+    except OSError as error:
+        raise BadInput(f"{key}: {path}: cannot be read: {error.strerror}") from None
+    return str(path)
 
 
 def _is_glob(pattern: str) -> bool:
@@ -51,7 +69,7 @@ def _matching(pattern: Path) -> list[Path]:
 
 def digest(paths: Iterable[str], cache: Path) -> list[Leaf]:
     """Each different content among these files once, in order of digest, by the first path that has
-    it."""
+    it. BadInput where one cannot be read to its end."""
     seen = _load(cache)
     now = {path: _digest_of(Path(path), seen.get(path)) for path in paths}
     if cache.parent.exists() and any(seen.get(path) != value for path, value in now.items()):
@@ -72,7 +90,10 @@ def _load(cache: Path) -> dict[str, _Seen]:
 
 
 def _digest_of(path: Path, seen: _Seen | None) -> _Seen:
-    status = path.stat()
-    if seen and (seen.bytes, seen.mtime_ns) == (status.st_size, status.st_mtime_ns):
-        return seen
-    return _Seen(status.st_size, status.st_mtime_ns, digest_of(path))
+    try:
+        status = path.stat()
+        if seen and (seen.bytes, seen.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            return seen
+        return _Seen(status.st_size, status.st_mtime_ns, digest_of(path))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from error

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.manifest import Report, Tally, Written
 from pipeline.stage import Phase, Stage, Step
-from pipeline.store import Dataset, digest_of, write_json, write_rows, write_scattered
+from pipeline.store import Dataset, digest_of, read_as, write_json, write_rows, write_scattered
 
 Key = tuple[str, Phase, int]
 
@@ -61,9 +61,10 @@ def before(dataset: Dataset) -> Dataset:
 
 
 def report_of(folder: Path, index: int) -> Report | None:
-    """The report of a task that is done."""
+    """The report of a task that is done; `Damaged` where it is torn: without it, the task is done
+    anew."""
     path = folder / "reports" / f"{index:05d}.json"
-    return msgspec.json.decode(path.read_bytes(), type=Report) if path.exists() else None
+    return read_as(path, Report) if path.exists() else None
 
 
 def run(task: Task) -> Report:

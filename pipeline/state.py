@@ -12,11 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from pipeline import fingerprint, shard
-from pipeline.failures import BadInput
 from pipeline.fingerprint import Material
 from pipeline.manifest import Manifest
 from pipeline.stage import Stage
-from pipeline.store import Dataset, read_json, write_json
+from pipeline.store import Dataset, read_as, write_json
 
 Status = Literal["whole", "partial", "stale", "missing"]
 
@@ -47,10 +46,16 @@ class RunFile(msgspec.Struct, kw_only=True):
     """The resolved tree of the last rebuild."""
 
 
+_ONLY_RUN = (
+    "remove this file alone (the datasets are found again by their fingerprints; "
+    "only the count of remakes is lost)"
+)
+
+
 def load_run(root: Path) -> RunFile:
     """What `run.json` says; empty before the first rebuild."""
     path = root / "run.json"
-    return msgspec.convert(_read(path), RunFile) if path.exists() else RunFile()
+    return read_as(path, RunFile, _ONLY_RUN) if path.exists() else RunFile()
 
 
 def save_run(root: Path, run: RunFile) -> None:
@@ -99,16 +104,7 @@ def _state(stage: Stage, made_of: Material, root: Path, standing: str | None) ->
 
 def begun(dataset: Dataset) -> Material:
     """What a dataset was made of."""
-    return msgspec.convert(_read(dataset.folder / "begun.json"), Material)
-
-
-def _read(path: Path) -> Any:
-    """A JSON document of ours; BadInput where somebody took it away or changed it."""
-    try:
-        return read_json(path)
-    except (FileNotFoundError, ValueError) as error:
-        what = "is gone" if isinstance(error, FileNotFoundError) else "is damaged"
-        raise BadInput(f"{path}: {what}; remove {path.parent} and run `webtext rebuild`") from error
+    return read_as(dataset.folder / "begun.json", Material, f"remove {dataset.folder}")
 
 
 def datasets(root: Path) -> Mapping[str, Dataset]:
@@ -116,6 +112,6 @@ def datasets(root: Path) -> Mapping[str, Dataset]:
     found: dict[str, Dataset] = {}
     for name, mark in load_run(root).datasets.items():
         folder = root / name / mark
-        told = msgspec.convert(_read(folder / "manifest.json"), Manifest)
+        told = read_as(folder / "manifest.json", Manifest)
         found[name] = Dataset(name, mark, folder, told.shards, told.scattered)
     return found

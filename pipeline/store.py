@@ -5,6 +5,7 @@ of one. A dataset is a folder of Parquet files; whether a file is an id range or
 a row group for every range (`scattered`), a reader asks for a range and gets its rows.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,13 +21,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.failures import Damaged
 from pipeline.manifest import Manifest
+
+Shape = TypeVar("Shape")
 
 ROW_GROUP_BYTES = 64 << 20
 """Arrow bytes in a row group: large enough to compress, small enough to hold beside others."""
 PARTITIONS = b"webtext.partitions"
 """Key of the file's metadata that maps a range to its row group."""
 FORMAT: dict[str, Any] = {"compression": "zstd"}
+UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems answer that cannot sync a folder, some network and FUSE mounts among them."""
 
 
 def range_of(identifier: bytes, shards: int) -> int:
@@ -48,6 +54,26 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON document at this path."""
     return json.loads(path.read_bytes())
+
+
+def read_as(path: Path, shape: type[Shape], remedy: str | None = None) -> Shape:
+    """Our own JSON document at this path. `Damaged` where it is gone or is none of this shape, with
+    what to remove before the next rebuild: the file alone, if no `remedy` says otherwise."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=shape)
+    except FileNotFoundError as error:
+        raise _gone(path, remedy) from error
+    except ValueError as error:
+        raise _damaged(path, error, remedy or "remove it") from error
+
+
+def _gone(path: Path, remedy: str | None) -> Damaged:
+    first = f"{remedy} and " if remedy else ""
+    return Damaged(f"{path}: is gone; {first}run `webtext rebuild`")
+
+
+def _damaged(path: Path, why: object, remedy: str) -> Damaged:
+    return Damaged(f"{path}: is damaged ({why}); {remedy} and run `webtext rebuild`")
 
 
 def size(count: float) -> str:
@@ -76,9 +102,17 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
 
 
 def _sync(path: Path) -> None:
@@ -138,8 +172,8 @@ class Dataset:
 
     @property
     def manifest(self) -> Manifest:
-        """The fold of its reports; FileNotFoundError if the dataset is not whole."""
-        return msgspec.json.decode((self.folder / "manifest.json").read_bytes(), type=Manifest)
+        """The fold of its reports; `Damaged` if it is gone or torn: a rebuild folds them anew."""
+        return read_as(self.folder / "manifest.json", Manifest)
 
     def files(self) -> list[Path]:
         """Its Parquet files, in order."""
@@ -151,7 +185,7 @@ class Dataset:
             yield from _batches(self.folder / f"{shard:05d}.parquet", columns, None)
             return
         for path in self.files():
-            groups = json.loads(pq.read_metadata(path).metadata[PARTITIONS])
+            groups = _groups(path)
             if str(shard) in groups:
                 yield from _batches(path, columns, [groups[str(shard)]])
 
@@ -173,16 +207,39 @@ class Dataset:
 
     def _rows_of(self, shard: int, ids: Sequence[bytes], columns: Sequence[str]) -> pa.Table:
         path = self.folder / f"{shard:05d}.parquet"
-        key = pq.read_schema(path).field(0)
-        return pq.read_table(
-            path, columns=list(columns), filters=pc.field(key.name).isin(pa.array(ids, key.type))
-        )
+        with _reading(path):
+            key = pq.read_schema(path).field(0)
+            wanted = pc.field(key.name).isin(pa.array(ids, key.type))
+            return pq.read_table(path, columns=list(columns), filters=wanted)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Arrow's complaints name no file: `Damaged` does, and so does what the disk itself says."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _gone(path, f"remove {path.parent}") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise _damaged(path, error, f"remove {path.parent}") from error
+
+
+def _groups(path: Path) -> dict[str, int]:
+    """The row group of each id range that a scattered file has rows of."""
+    with _reading(path):
+        known = pq.read_metadata(path).metadata or {}
+    try:
+        return msgspec.json.decode(known[PARTITIONS], type=dict[str, int])
+    except (KeyError, msgspec.DecodeError) as error:
+        raise _damaged(path, "no id ranges", f"remove {path.parent}") from error
 
 
 def _batches(
     path: Path, columns: Sequence[str] | None, groups: list[int] | None
 ) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
+    with _reading(path), pq.ParquetFile(path) as file:
         yield from file.iter_batches(
             batch_size=1024, columns=list(columns) if columns else None, row_groups=groups
         )

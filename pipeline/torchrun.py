@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pipeline.failures import GangFailed
@@ -34,7 +35,7 @@ def run(module: str, settings: Path, ranks: int, cpu_environment: Mapping[str, s
     with subprocess.Popen(
         [sys.executable, "-m", __name__, *words],
         env=os.environ | ({} if gpus() else dict(cpu_environment)),
-        preexec_fn=_end_with_us,
+        preexec_fn=partial(_end_with, os.getpid()),
         start_new_session=True,  # Ctrl-C reaches it through us, once
     ) as process:
         try:
@@ -48,22 +49,29 @@ def run(module: str, settings: Path, ranks: int, cpu_environment: Mapping[str, s
 
 
 def main(words: Sequence[str]) -> int:
-    """`torchrun` that ends without a word when it is asked to end."""
+    """`torchrun`, which ends without a word when it is asked to end, and with a rank's status where
+    one failed: that rank has said why."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable(logging.WARNING)  # in this process alone; that a rank failed is an error
+    logging.disable(logging.ERROR)  # in this process alone
     try:
         run.main(list(words))
     except SignalException:
         return ENDED
+    except ChildFailedError as failed:
+        _, failure = failed.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     return 0
 
 
-def _end_with_us() -> None:
-    """In the child: let the system end it when we die, however that happens."""
+def _end_with(parent: int) -> None:
+    """In the child: let the system end it when `parent` dies, however that happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(ENDED)
 
 
 if __name__ == "__main__":

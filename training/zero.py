@@ -41,7 +41,7 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.ops import __compatible_ops__ as _compatible_ops
 
-from training import batches, checkpoint, loop, tokens
+from training import batches, checkpoint, loop, refusal, tokens
 from training.config import BadInput, TrainingConfig
 from training.engine import Batch, Step, adamw, own_weights
 from training.model import GPT2, build
@@ -82,6 +82,23 @@ def train(
         if run.engine.rank == 0:
             _record(run.folder, config, run.engine.world)
         loop.train(run, _agreed(run), progress)
+
+
+def run(job: Job, progress: loop.Progress | None = None) -> None:
+    """`train`, where what would fail again however often it is started anew is written down.
+
+    Nothing is done where that has been written: of a gang that is restarted no rank waits for
+    another that was refused.
+    """
+    folder = Path(job.folder)
+    if refusal.read(folder):
+        return
+    try:
+        train(job.training, job.tokens, job.folder, progress)
+    except (BadInput, loop.Diverged) as error:
+        found = refusal.Refusal(says=str(error), input=isinstance(error, BadInput))
+        refusal.write(folder, found)
+        raise
 
 
 def deepspeed_settings(config: TrainingConfig, world: int) -> dict[str, Any]:
@@ -190,7 +207,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Job)
-        train(job.training, job.tokens, job.folder, _tell)
+        refusal.clear(Path(job.folder))
+        run(job, _tell)
     except (BadInput, msgspec.DecodeError, FileNotFoundError) as error:
         _log.error("%s", error)
         return 2

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pipeline import cli
 from pipeline import config as settings
 from pipeline.config import Config
 from pipeline.demo import dump, memory, summary
@@ -62,6 +63,10 @@ def main() -> int:
     except BadInput as error:
         print(f"webtext demo: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        message, status = cli.verdict(error)
+        print(f"webtext demo: {message}", file=sys.stderr)
+        return status
     except CommandFailed as failed:
         return failed.status
     except KeyboardInterrupt:

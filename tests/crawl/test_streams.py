@@ -71,6 +71,12 @@ def test_many_frames_are_one_stream(pieces: list[bytes], size: int) -> None:
     assert b"".join(iter(lambda: stream.read(size), b"")) == b"".join(pieces)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no /proc here")
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(BadInput, match=r"^/proc/self/mem: cannot be opened: I[^:]*$"):
+        streams.open_plain("/proc/self/mem")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("none.zst", None), ("empty.zst", b""), ("x.zst", b"<html>"), ("x.gz", b"\x28\xb5\x2f\xfd")],

@@ -155,8 +155,25 @@ def test_a_brace_does_not_make_a_list_a_dump(tmp_path: Path) -> None:
     rows, left_out = read(tmp_path / "x", *lines)
     assert [row["fetch_url"] for row in rows] == ["http://a.com/%7Bx%7D", "http://a.com/2"]
     assert left_out == {"bad_url": 2}
-    rows, left_out = read(tmp_path / "y", b"{damaged", b"{as well")
-    assert not rows and left_out == {"malformed": 2}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"{damaged", b"{as well"),
+        (b'{"a": 1}',),
+        (b"\x00\x01", b"{\xff\xfe", b"\x02"),
+        (b'{"id": 1}',) * 200,
+    ],
+)
+def test_a_file_without_a_single_submission_is_no_dump(
+    tmp_path: Path, lines: tuple[bytes, ...]
+) -> None:
+    with pytest.raises(BadInput, match=r"x: is no dump: none of its lines") as raised:
+        read(tmp_path / "x", *lines)
+    assert "\n" not in str(raised.value)
+    rows, left_out = read(tmp_path / "x", *lines, post(is_self=True))
+    assert not rows and left_out == {"malformed": len(lines), "self": 1}
 
 
 def test_a_truncated_dump_is_refused_unless_accepted(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """What a user meets at the command line: one line and the right exit code, never a traceback."""
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,28 @@ def refused(words: tuple[str, ...], message: str) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("webtext: ") and message in line
     assert done.stdout == ""
+
+
+Ended = tuple[int, str]
+"""Exit code and what stands on the standard error."""
+
+
+@pytest.fixture
+def end(monkeypatch, capsys) -> Callable[..., Ended]:
+    """The end of a command that is run in this process."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def ended(*words: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["webtext", *words])
+        capsys.readouterr()
+        try:
+            cli.run()
+        except SystemExit as left:
+            assert isinstance(left.code, int)
+            return left.code, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return ended
 
 
 @pytest.mark.parametrize("command", ["rebuild", "status", "train", "audit", "evaluate", "config"])
@@ -149,12 +174,79 @@ def test_an_absent_extra_is_one_line(recipe: Path, tmp_path: Path):
     assert done.stderr == "webtext: torch is not installed: pip install 'webtext[training]'\n"
 
 
+def test_ctrl_c_while_the_program_is_loaded_is_one_line(tmp_path: Path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "status", "x.toml"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr == "webtext: interrupted; the same command goes on where it was\n"
+
+
+def test_no_command_at_all_shows_the_help_as_it_is(end):
+    code, said = end()
+    assert code == 2
+    assert len(said.splitlines()) > 10 and "  rebuild " in said
+
+
+@pytest.mark.parametrize("command", ["rebuild", "train"])
+def test_an_address_without_ray_is_refused(end, recipe: Path, command: str):
+    code, said = end(command, str(recipe), "--local", "--address", "127.0.0.1:1")
+    assert code == 2
+    assert said.startswith("webtext: --local works without Ray") and said.count("\n") == 1
+    assert not (recipe.parent / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["rebuild", "train", "audit"])
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc here")
+def test_a_root_that_cannot_be_written_ends_with_2(end, recipe: Path, command: str):
+    code, said = end(command, str(recipe), "root=/proc/x")
+    assert (code, said) == (
+        2,
+        "webtext: root: /proc/x: cannot be written: No such file or directory\n",
+    )
+
+
+def test_a_file_that_is_no_dump_ends_with_2_and_its_name(end, recipe: Path):
+    path = recipe.parent / "settings.json"
+    path.write_text('{"a": 1}')
+    code, said = end("rebuild", str(recipe), f"crawl.submissions=['{path}']", "--local")
+    assert code == 2
+    assert said.splitlines()[-1].startswith(f"webtext: {path}: is no dump")
+
+
+def test_bytes_that_are_no_text_end_with_2_and_one_line(recipe: Path):
+    words = [os.fsencode(word) for word in ("generate", str(recipe), "\udcff")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], capture_output=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, b"webtext: PROMPT: is not UTF-8\n")
+
+
+def test_a_story_from_damaged_files_ends_with_1_and_their_name(end, recipe: Path):
+    assert end("rebuild", str(recipe), "--local")[0] == 0
+    links = sorted((recipe.parent / "run" / "links").glob("*/0000?.parquet"))
+    for path in links:
+        path.write_bytes(b"xx")
+    code, said = end("why", str(recipe), "http://a-page.com/")
+    assert code == 1 and said.count("\n") == 1
+    assert any(f"{path}: is damaged" in said for path in links)
+    for path in links:
+        path.unlink()
+    code, said = end("why", str(recipe), "http://a-page.com/")
+    assert code == 1 and any(f"{path}: is gone" in said for path in links)
+
+
 def test_every_failure_has_its_code():
     full = TaskFailed("pages", "main", 3, OSError(28, "No space left on device", "/data/x"))
     assert cli.verdict(full) == (
         "the disk is full (/data/x); free some space, then run the same command again",
         1,
     )
+    assert cli.verdict(OSError(5, "Input/output error")) == ("Input/output error", 1)
+    assert cli.verdict(OSError("odd")) == ("odd", 1)
     assert cli.verdict(Held("held by another")) == ("held by another", 1)
     assert cli.verdict(GangFailed("rank 0: lost")) == ("rank 0: lost", 1)
     assert cli.verdict(KeyError("a fault of ours"))[0] is None

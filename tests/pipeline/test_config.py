@@ -91,6 +91,64 @@ def test_bad_recipes_are_refused_with_their_file(recipe: Path, text: str, messag
         settings.load(recipe)
 
 
+def test_only_what_the_recipe_says_is_blamed_on_the_recipe(recipe: Path):
+    def fault(*words: str) -> str:
+        with pytest.raises(BadInput) as raised:
+            settings.load(recipe, words)
+        return str(raised.value)
+
+    assert fault("crawl.min_karma=many") == "crawl.min_karma: Expected int, got str"
+    assert fault("crawl.min_karm=1") == "crawl: unknown key min_karm"
+    recipe.write_text(RECIPE + "min_karma = -1\n")
+    assert fault() == f"{recipe}: crawl.min_karma: Expected int >= 0"
+    assert fault("training.steps=5") == fault()
+    assert fault("crawl.min_karma=many") == "crawl.min_karma: Expected int, got str"
+    settings.load(recipe, ["crawl.min_karma=3"])
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        ("crawl.user_agent=\udcff", "crawl.user_agent: is not UTF-8"),
+        ("crawl.\udcff=1", "crawl.\\udcff: is not UTF-8"),
+        (r'root="a\u0000b"', r"root: 'a\x00b': holds a null byte"),
+        (r'crawl.submissions=["a\u0000"]', r"crawl.submissions: 'a\x00': holds a null byte"),
+    ],
+)
+def test_words_that_no_file_can_hold_are_refused(recipe: Path, word: str, message: str):
+    with pytest.raises(BadInput) as raised:
+        settings.load(recipe, [word])
+    assert str(raised.value) == message
+
+
+def test_a_root_that_cannot_be_one_is_refused(recipe: Path, monkeypatch):
+    (recipe.parent / "run").mkdir()
+    with pytest.raises(BadInput, match=r"^root: .*recipe\.toml is not a folder$"):
+        settings.load(recipe, [f"root={recipe}"])
+    for long in ("a" * 300, "a/" * 3000):
+        with pytest.raises(BadInput, match=r"^root: .*File name too long$"):
+            settings.load(recipe, [f"root={long}"])
+
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", denied)
+    with pytest.raises(BadInput, match=r"^root: .*run: Permission denied$"):
+        settings.load(recipe, ["root=run"])
+
+
+def test_a_root_that_cannot_be_written_is_refused_and_none_is_made(recipe: Path, monkeypatch):
+    settings.check_writable(settings.load(recipe))
+    assert list(recipe.parent.iterdir()) == [recipe]
+
+    def read_only(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(BadInput, match=r"^root: .*x: cannot be written: Read-only file system$"):
+        settings.check_writable(settings.load(recipe))
+
+
 def test_a_missing_recipe_and_a_folder_are_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="no such recipe"):
         settings.load(tmp_path / "none.toml")

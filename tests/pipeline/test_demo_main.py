@@ -181,6 +181,15 @@ def test_a_missing_recipe_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert err.strip().splitlines() == ["webtext demo: recipes/demo.toml: no such recipe"]
 
 
+def test_a_file_in_the_way_is_one_line_and_status_1(play: Path) -> None:
+    (play / "runs" / "demo" / "web").touch()
+    story = start(play, OBEDIENT)
+    _, err = story.communicate(timeout=60)
+    assert story.returncode == 1
+    (line,) = err.splitlines()
+    assert line.startswith("webtext demo: ") and line.endswith("runs/demo/web: File exists")
+
+
 def test_the_last_lines_are_a_dozen_and_say_the_numbers(tmp_path: Path) -> None:
     gathered: dict[str, Any] = facts.gather(made_run.make(tmp_path, links=80), None)
     gathered["laws"] = [{"verdict": "holds"}, {"verdict": "not checked"}]

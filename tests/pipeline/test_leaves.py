@@ -31,6 +31,33 @@ def test_what_names_no_file_is_refused_with_its_key(folder: Path, pattern: str):
         leaves.find([f"{folder}/{pattern}"], "crawl.archives")
 
 
+@pytest.mark.parametrize("pattern", ["**foo", "a" * 300, "a" * 300 + "*/b"])
+def test_what_can_be_no_name_or_glob_is_refused_with_its_key(folder: Path, pattern: str):
+    with pytest.raises(BadInput, match=r"^crawl\.submissions: ") as raised:
+        leaves.find([f"{folder}/{pattern}"], "crawl.submissions")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_name_that_is_not_utf_8_is_refused_with_its_key(folder: Path):
+    try:
+        (folder / "RS_\udcff.zst").write_text("x")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(BadInput, match=r"^crawl\.archives: '.*udcff\.zst': its name is not UTF-8$"):
+        leaves.find([f"{folder}/RS_*"], "crawl.archives")
+
+
+MEMORY = Path("/proc/self/mem")
+
+
+@pytest.mark.skipif(not MEMORY.exists(), reason="there is no /proc here")
+def test_a_file_that_cannot_be_read_is_refused_with_its_key(folder: Path):
+    with pytest.raises(BadInput, match=r"^crawl\.submissions: /proc/self/mem: cannot be read: In"):
+        leaves.find([f"{folder}/RS_1.zst", str(MEMORY)], "crawl.submissions")
+    with pytest.raises(BadInput, match=r"^/proc/self/mem: cannot be read: Input/output error$"):
+        leaves.digest([str(MEMORY)], folder / "leaves.json")
+
+
 def test_equal_contents_count_once_whatever_their_names(folder: Path):
     paths = [str(path) for path in folder.glob("RS_*")]
     found = leaves.digest(paths, folder / "leaves.json")

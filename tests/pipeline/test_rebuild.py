@@ -1,13 +1,14 @@
 """The machinery on a story in miniature: whole, resumed, stale, the same for any layout and
 executor."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from pipeline import cluster, manifest, rebuild, state
-from pipeline.failures import TaskFailed
+from pipeline import cli, cluster, manifest, rebuild, state
+from pipeline.failures import Damaged, TaskFailed
 from pipeline.local import Local
 from pipeline.manifest import Report
 from pipeline.shard import Task
@@ -143,6 +144,60 @@ def test_a_remake_makes_a_new_generation_and_all_that_stands_on_it(files, tmp_pa
     states = make(files, tmp_path / "run", executor=executor)
     assert set(executor.ran) == {"pairs", "losers", "verdicts"}
     assert root_hash(states) == expected
+
+
+def test_a_torn_run_file_costs_the_run_file_alone(files, tmp_path: Path):
+    root = tmp_path / "run"
+    expected = root_hash(make(files, root))
+    for content in ("{", "[]", '{"datasets": 3}', '{"remakes": {"pairs": "once"}}'):
+        (root / "run.json").write_text(content)
+        with pytest.raises(Damaged) as raised:
+            state.load_run(root)
+        first, _, remedy = str(raised.value).partition("; ")
+        assert first.startswith(f"{root}/run.json: is damaged")
+        assert remedy.startswith("remove this file alone") and str(root) not in remedy
+    (root / "run.json").unlink()
+    executor = Counting()
+    assert root_hash(make(files, root, executor=executor)) == expected
+    assert executor.ran == []
+
+
+def test_a_torn_begun_file_names_its_generation(files, tmp_path: Path):
+    pairs = make(files, tmp_path / "run")["pairs"].dataset
+    (pairs.folder / "begun.json").write_text("[]")
+    with pytest.raises(Damaged, match=rf"begun\.json: is damaged .*; remove {pairs.folder} and"):
+        state.begun(pairs)
+    with pytest.raises(Damaged, match=rf"remove {pairs.folder} and"):
+        make(files, tmp_path / "run", least=3)
+    shutil.rmtree(pairs.folder)
+    make(files, tmp_path / "run", least=3)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "reports/00001.json"])
+def test_without_its_torn_file_a_dataset_is_mended(files, tmp_path: Path, name: str):
+    states = make(files, tmp_path / "run")
+    expected, pairs = root_hash(states), states["pairs"].dataset.folder
+    (pairs / "manifest.json").unlink()
+    (pairs / name).write_text('{"rows": 1')
+    with pytest.raises(Damaged, match=f"{pairs / name}: is damaged .*; remove it and run"):
+        root_hash(make(files, tmp_path / "run"))
+    (pairs / name).unlink()
+    executor = Counting()
+    assert root_hash(make(files, tmp_path / "run", executor=executor)) == expected
+    assert executor.ran == ([] if name == "manifest.json" else ["pairs"])
+
+
+def test_a_task_that_reads_a_damaged_file_names_it(files, tmp_path: Path):
+    counts = make(files, tmp_path / "run")["counts"].dataset
+    (counts.folder / "00002.parquet").write_bytes(b"xx")
+    run = state.load_run(tmp_path / "run")
+    run.remakes["verdicts"] = 1
+    state.save_run(tmp_path / "run", run)
+    with pytest.raises(TaskFailed) as raised:
+        make(files, tmp_path / "run")
+    told = f"verdicts, task 2: {counts.folder}/00002.parquet: is damaged ("
+    assert str(raised.value).startswith(told)
+    assert cli.verdict(raised.value) == (str(raised.value), 1)
 
 
 def test_what_a_task_raises_is_told_with_stage_and_shard(files, tmp_path: Path):

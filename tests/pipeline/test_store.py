@@ -2,7 +2,9 @@
 
 import errno
 import os
+import stat
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import store
+from pipeline.failures import Damaged
+from pipeline.manifest import Report
 from pipeline.store import Dataset
 
 SCHEMA = pa.schema([("id", pa.binary(16)), ("n", pa.int64())])
@@ -63,6 +67,73 @@ def test_rows_are_looked_up_by_id(tmp_path_factory, ids, data):
     assert found["id"].to_pylist() == sorted({*wanted, bytes(16)} & set(ids))
 
 
+def scattered(path: Path) -> None:
+    store.write_scattered(path, iter([batch([bytes(16)])]), SCHEMA, "id", 1)
+
+
+def ranged(path: Path) -> None:
+    store.write_rows(path, iter([batch([bytes(16)])]), SCHEMA)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2])
+
+
+def garbled(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4:44] = b"\xa5" * 40
+    path.write_bytes(content)
+
+
+READ = {
+    "read": lambda dataset: list(dataset.read(0)),
+    "all": lambda dataset: list(dataset.all()),
+    "rows": lambda dataset: dataset.rows([bytes(16)], ["n"]),
+}
+
+
+@pytest.mark.parametrize("damage", [cut, garbled])
+@pytest.mark.parametrize("write", [ranged, scattered])
+@pytest.mark.parametrize("read", READ)
+def test_a_damaged_parquet_file_is_named(tmp_path: Path, write, damage, read: str):
+    path = tmp_path / "00000.parquet"
+    write(path)
+    dataset = Dataset("toy", "f", tmp_path, 1, scattered=write is scattered)
+    READ[read](dataset)
+    damage(path)
+    with pytest.raises(Damaged) as raised:
+        READ[read](dataset)
+    assert str(raised.value).startswith(f"{path}: is damaged (")
+    assert str(raised.value).endswith(f"; remove {tmp_path} and run `webtext rebuild`")
+
+
+@pytest.mark.parametrize("read", ["read", "rows"])
+def test_a_parquet_file_that_is_gone_is_named(tmp_path: Path, read: str):
+    with pytest.raises(Damaged, match=f"{tmp_path}/00000.parquet: is gone; remove {tmp_path} and"):
+        READ[read](Dataset("toy", "f", tmp_path, 1))
+
+
+def test_a_scattered_file_without_its_ranges_is_named(tmp_path: Path):
+    ranged(tmp_path / "00000.parquet")
+    with pytest.raises(Damaged, match=r"00000\.parquet: is damaged"):
+        list(Dataset("toy", "f", tmp_path, 1, scattered=True).read(0))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"index": "one"}', b"\xff", b'{"i\xff": 1}']
+)
+def test_a_document_of_another_shape_is_named_with_what_to_do(tmp_path: Path, content: bytes):
+    path = tmp_path / "00000.json"
+    path.write_bytes(content)
+    with pytest.raises(Damaged) as raised:
+        store.read_as(path, Report)
+    assert str(raised.value).startswith(f"{path}: is damaged (")
+    assert str(raised.value).endswith("; remove it and run `webtext rebuild`")
+    path.unlink()
+    with pytest.raises(Damaged, match=r"is gone; run `webtext rebuild`$"):
+        store.read_as(path, Report)
+
+
 def test_rows_of_any_number_come_back_in_order(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(store, "ROW_GROUP_BYTES", 1000)
     ids = [number.to_bytes(16, "big") for number in range(500)]
@@ -83,6 +154,32 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path):
         store.write_rows(path, broken(), SCHEMA)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "code, ends_well", [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)]
+)
+def test_a_folder_that_no_one_can_sync_stops_no_write(
+    tmp_path: Path, monkeypatch, code: int, ends_well: bool
+):
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with nullcontext() if ends_well else pytest.raises(OSError):
+        store.write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_file_that_cannot_be_synced_is_never_put_in_place(tmp_path: Path, monkeypatch):
+    def sync(descriptor: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OSError):
+        store.write_bytes(tmp_path / "file", b"new")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""Why a run cannot go on, however often its ranks are started anew.
+
+The first rank to see it writes it into the run's folder, whoever started the ranks reads it there:
+a process that ended says no more than a number.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+_FILE = "refused.json"
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rank found."""
+
+    says: str
+    input: bool
+    """Whether settings, tokens or checkpoint are at fault, and not the training itself."""
+
+
+def write(folder: Path, refusal: Refusal) -> None:
+    """Put it in place, whole; several ranks may do so at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{_FILE}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    unfinished.write_bytes(msgspec.json.encode(refusal))
+    unfinished.replace(folder / _FILE)
+
+
+def read(folder: Path) -> Refusal | None:
+    """What is written there, if anything is."""
+    path = folder / _FILE
+    return msgspec.json.decode(path.read_bytes(), type=Refusal) if path.exists() else None
+
+
+def clear(folder: Path) -> None:
+    """Forget it: settings or machines may be others now."""
+    (folder / _FILE).unlink(missing_ok=True)
