@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROBE := 'import bokeh, deepspeed, duckdb, pyarrow, ray, torch, trafilatura, pipeline.cli'
+ANSWERS = DS_ACCELERATOR=cpu $(BIN)/python -c $(PROBE) && $(BIN)/webtext --version
 SETTINGS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -14,12 +15,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The stamp is written last and names the seconds it took: an installation cut short has none, and a damaged
 # one does not answer; both are made anew.
 setup: $(VENV)/installed
-	@DS_ACCELERATOR=cpu $(BIN)/python -c $(PROBE) >/dev/null 2>&1 && $(BIN)/webtext --version >/dev/null 2>&1 || { \
-		echo "$(VENV) is damaged: installing it anew"; rm -rf $(VENV); $(MAKE) --no-print-directory $(VENV)/installed; }
+	@$(ANSWERS) >/dev/null 2>&1 || { echo "$(VENV) is damaged: installing it anew"; rm -rf $(VENV); \
+		$(MAKE) --no-print-directory $(VENV)/installed; $(ANSWERS) >/dev/null; }
 
 $(VENV)/installed: $(SETTINGS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is older than 3.11: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+		echo "$(PYTHON) is no Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@rm -rf $(VENV)
 	@echo "installing into $(VENV): a few minutes, most of them torch"
 	@started=$$(date +%s) && $(PYTHON) -m venv $(VENV) \

@@ -18,7 +18,7 @@ from crawl import url
 from crawl.config import CrawlConfig
 from crawl.schema import LINKS, SUBMISSIONS, LinkOutcome
 
-VERSION = 1
+VERSION = 2
 
 BATCH_ROWS = 16384
 MAX_URL_CHARACTERS = 2048
@@ -75,7 +75,8 @@ def refusal(fetch_url: str, config: CrawlConfig) -> LinkOutcome | None:
         return LinkOutcome.PRIVATE_HOST
     if reason := _domain_reason(name, config.refused_domains):
         return reason
-    if url.path(fetch_url).rpartition("/")[2].rpartition(".")[2].lower() in FILE_TYPES:
+    _, dot, ending = url.path(fetch_url).rpartition("/")[2].rpartition(".")
+    if dot and ending.lower() in FILE_TYPES:
         return LinkOutcome.FILE_TYPE
     return None
 

@@ -68,8 +68,12 @@ def _join(address: str | None) -> bool:
         return False
     try:
         ray.init(where, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise Unreachable(f"no Ray answers at {where}: {error}") from error
+    except (ConnectionError, RuntimeError) as error:  # the second: of another version
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Unreachable(
+            f"the Ray at {where} does not let us in: {said} (its token is wanted in "
+            "RAY_AUTH_TOKEN; RAY_ADDRESS=local goes without it)"
+        ) from error
     return True
 
 
@@ -95,7 +99,7 @@ def _answers(address: str) -> bool:
 def _embedded(cpus: int) -> Iterator[None]:
     """Our own Ray, on loopback; its files go when it ends, its token never lies on a disk."""
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with _own_folder() as folder:
+    with _own_folder() as folder, _loopback_alone():
         try:
             ray.init(
                 address="local",
@@ -110,6 +114,19 @@ def _embedded(cpus: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _loopback_alone() -> Iterator[None]:
+    """Let Ray take 127.0.0.1 as it is given. Where it may form clusters, as on Linux, it puts an
+    address in its place that other machines reach, and every port of it listens to them."""
+    constants = ray._private.ray_constants
+    clusters = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
 
 
 @contextmanager

@@ -22,6 +22,8 @@ def make(
     _refuse_unknown((until, remake), stages(config, [], []))
     leaves_of(config)  # missing files are told before the root is made
     with lease.hold(root, "rebuild"):
+        for left in root.glob(".*.tmp"):  # of a run that was killed
+            left.unlink(missing_ok=True)
         planned = _upto(plan(config), until)
         _record(root, config, remake)
         states = state.inspect(planned, root, shards)

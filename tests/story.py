@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from pipeline.demo import dump, server, site
 from pipeline.demo.server import Served
 
@@ -92,14 +94,15 @@ def root_hash(output: str) -> str:
     return line.removeprefix("root hash ")
 
 
-def wait_until(process: subprocess.Popen[str], seen: Callable[[], bool]) -> bool:
-    """Wait until something is seen of the process; False if it ended before."""
+def wait_until(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
+    """Wait until something is seen of the process; a failure with its words if it ended before."""
     began = time.monotonic()
-    while process.poll() is None and time.monotonic() - began < DEADLINE_S:
-        if seen():
-            return True
+    while not seen():
+        if process.poll() is not None or time.monotonic() - began > DEADLINE_S:
+            kill_all(process)
+            assert process.stdout
+            pytest.fail(f"never seen; status {process.returncode}: {process.stdout.read()}")
         time.sleep(0.01)  # looks at the disk; nothing is decided by how long it takes
-    return False
 
 
 def reports(root: Path) -> int:
@@ -131,17 +134,28 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 def interrupted(process: subprocess.Popen[str]) -> bool:
     """Whether the process ends as after Ctrl-C: 130, one line that says so, no traceback."""
     output, _ = process.communicate(timeout=DEADLINE_S)
-    assert "Traceback" not in output
+    assert "Traceback" not in output, output
     told = "webtext: interrupted; the same command goes on where it was"
-    return process.returncode == 130 and output.splitlines()[-1] == told
+    assert output.splitlines()[-1:] == [told], output
+    return process.returncode == 130
 
 
 def ranks_until(process: subprocess.Popen[str], seen: Callable[[], bool]) -> set[int]:
     """The processes that train, once something is seen of the training."""
-    assert wait_until(process, seen)
-    ranks = {pid for pid in descendants(process.pid) if is_rank(pid)}
+    ranks: set[int] = set()
+
+    def looked() -> bool:  # they are looked for on the way: a fast run may soon be over
+        ranks.update(pid for pid in descendants(process.pid) if is_rank(pid))
+        return seen()
+
+    wait_until(process, looked)
     assert ranks
     return ranks
+
+
+def works(process: subprocess.Popen[str]) -> bool:
+    """Whether workers of Ray stand below this process."""
+    return any(command(pid).startswith("ray::run") for pid in descendants(process.pid))
 
 
 def ended(ranks: set[int]) -> bool:
@@ -154,11 +168,16 @@ def ended(ranks: set[int]) -> bool:
 
 def is_rank(pid: int) -> bool:
     """Whether this is a living process that trains: torch's launcher, a rank, Ray's worker."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    words = command(pid)
     return "training.zero" in words or "RayTrainWorker" in words
+
+
+def command(pid: int) -> str:
+    """What a living process calls itself; nothing of a dead one."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def descendants(pid: int) -> list[int]:

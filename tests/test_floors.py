@@ -21,7 +21,7 @@ def test_the_shell_and_the_cores_import_no_engine():
     code = """
 import sys, crawl, dedup, pipeline
 import pipeline.cli, pipeline.plan, pipeline.make, pipeline.audit, pipeline.why
-print(sorted({"ray", "torch", "deepspeed"} & set(sys.modules)))
+print(sorted({"ray", "torch", "deepspeed", "scipy"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "[]\n", done.stderr

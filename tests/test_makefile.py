@@ -16,6 +16,7 @@ echo "$*" >> calls
 case "$*" in
     "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/webtext";;
     "-m pip "*) test ! -e no-network;;
+    "-c import bokeh"*) test ! -e no-bokeh || { echo "no bokeh here" >&2; exit 1; };;
 esac
 """
 
@@ -74,3 +75,10 @@ def test_an_installation_cut_short_is_not_taken_for_whole(clone: Path):
     (clone / "no-network").unlink()
     assert setup(clone)[::2] == (0, 2)
     assert setup(clone) == (0, "", 2)
+
+
+def test_an_environment_that_installing_does_not_mend_is_told(clone: Path):
+    (clone / "no-bokeh").touch()
+    status, said, installed = setup(clone)
+    assert status != 0 and installed == 2
+    assert "no bokeh here" in said

@@ -229,3 +229,21 @@ def test_one_archive_is_replayed_by_one_process_at_a_time(
         counts = list(pool.map(lambda _: replay(tmp_path / "ledger", path, *asked), range(4)))
     assert sorted(count["copied"] for count in counts) == [0, 0, 0, 20]
     assert len(observations.read(tmp_path / "ledger")) == 20
+
+
+@pytest.mark.parametrize("status", [203, 206, 301])
+def test_only_a_capture_of_status_200_is_copied(tmp_path: Path, status: int) -> None:
+    path = archive(tmp_path / "x.warc.gz", ("http://a.com/", A16, status, b"<p>x"))
+    counts = replay(tmp_path / "ledger", path, "http://a.com/")
+    assert counts == {"not_response": 1, "not_200": 1}
+
+
+def test_a_capture_that_its_crawler_cut_stays_known_as_cut(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc.gz"
+    half = warc.Answer(200, "OK", (("Content-Type", "text/html"),), b"<p>half a pa")
+    with path.open("wb") as file:
+        warc.write(file, "http://a.com/", A16, half, truncated="length")
+    assert replay(tmp_path / "ledger", str(path), "http://a.com/") == {"copied": 1}
+    assert page_of(tmp_path / "ledger", "http://a.com/")["outcome"] == "too_large"
+    (copy,) = (tmp_path / "ledger").glob("*.warc.gz")
+    assert [record.truncated for record in warc.records(str(copy), 1000)] == [True]

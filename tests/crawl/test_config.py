@@ -56,8 +56,11 @@ def test_a_recipe_s_keys_are_read() -> None:
         ({"submissions": ["a.zst"]}, "user_agent"),
         ({"resolve": {"*.web.test": "localhost"}}, "resolve"),
         ({"resolve": {"*.web.test": "127.0.0.1:99999"}}, "resolve"),
+        ({"resolve": {"*.web.test": "127.0.0.1:0"}}, "resolve"),
         ({"resolve": {"ftp://x": "127.0.0.1:1"}}, "resolve"),
         ({"refused_domains": ["Wikipedia"]}, "refused_domains"),
+        ({"refused_domains": ["wikipedia"]}, "refused_domains"),
+        ({"refused_domains": ["wikipedia.org/wiki"]}, "refused_domains"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(keys: dict[str, object], named: str) -> None:

@@ -79,6 +79,8 @@ def test_members_and_padding() -> None:
     assert content.decode(body, "gzip", LIMIT) == b"one two"
     spread = gzip.compress(bytes(range(256)) * 300, 0) * 2  # each over many pieces
     assert content.decode(spread, "gzip", 10**6) == bytes(range(256)) * 600
+    frames = PACK["zstd"](b"one ") + PACK["zstd"](b"two")
+    assert content.decode(frames, "zstd", LIMIT) == b"one two"
 
 
 def test_more_members_than_any_honest_body_has_are_refused() -> None:
@@ -127,6 +129,8 @@ def test_outcomes(status: int, kind: str | None, body: bytes, cut: bool, outcome
         ("日本".encode("shift_jis"), "text/html; charset=Shift_JIS", "日本"),
         ("é".encode(), "text/html; charset=nonsense", "é"),
         ("é".encode(), "text/html; charset=punycode", "é"),
+        ("<meta charset=utf-8>é".encode("latin-1"), "x; charset=latin-1", "<meta charset=utf-8>é"),
+        ("все семьи похожи друг на друга".encode("cp1251"), None, "все семьи похожи друг на друга"),
         ("é".encode(), None, "é"),
         (b"a\xffb", "text/html; charset=utf-8", "a\ufffdb"),
         (b"", None, ""),

@@ -11,13 +11,14 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crawl import crawler, network, observations, url
+from crawl import crawler, network, observations, pages, robots, url
 from tests import web
 
 from .conftest import Settings, crawl
@@ -35,6 +36,8 @@ PAGE = "<html><body><p>Some text.</p></body></html>"
         (web.response(200, b"%PDF-1.5", {"Content-Type": "application/pdf"}), "not_html", 200),
         (web.response(200, b"%PDF-1.5"), "not_html", 200),
         (web.response(200, b"<html>" + b"x" * 5000), "too_large", 200),
+        (web.response(200, b"<html>" + b"x" * 4090), "ok", 200),
+        (web.response(200, b"<html>" + b"x" * 4091, length=False), "too_large", 200),
         (web.response(404, b"no"), "http_error", 404),
         (web.response(410), "http_error", 410),
         (web.response(500, b"oh"), "http_error", 500),
@@ -373,3 +376,72 @@ def test_a_fault_of_ours_names_the_url_that_met_it(
     monkeypatch.setattr(crawler.content, "outcome", odd)
     with pytest.raises(RuntimeError, match=r"http://a\.web\.test/odd failed: UnicodeEncodeError"):
         crawl(settings(), tmp_path, "http://a.web.test/odd")
+
+
+def test_as_many_redirects_are_followed_as_the_recipe_says(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    for n in range(3):
+        site.route("a.web.test", f"/{n}", web.redirect(f"/{n + 1}"))
+    site.page("a.web.test", "/3", PAGE)
+    row = crawl(settings(max_redirects=2), tmp_path / "two", "http://a.web.test/0")
+    assert row["http://a.web.test/0"]["outcome"] == "redirect_loop"
+    assert site.paths("a.web.test") == ["/robots.txt", "/0", "/1", "/2"]
+    row = crawl(settings(max_redirects=3), tmp_path / "three", "http://a.web.test/0")
+    assert row["http://a.web.test/0"]["outcome"] == "ok"
+
+
+def test_a_host_that_was_asked_too_often_is_asked_again_later(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    answers = iter([web.response(429), web.response(200, PAGE.encode())])
+
+    async def relents(writer: Any) -> None:
+        writer.write(next(answers))
+        await writer.drain()
+
+    site.route("a.web.test", "/", relents)
+    row = crawl(settings(), tmp_path, "http://a.web.test/")["http://a.web.test/"]
+    assert row["outcome"] == "ok"
+
+
+def test_a_crawl_delay_of_a_day_does_not_hold_up_the_crawl(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    site.robots("a.web.test", "User-agent: *\nCrawl-delay: 86400")
+    site.page("a.web.test", "/", PAGE)
+    row = crawl(settings(max_delay_s=0.05), tmp_path, "http://a.web.test/")["http://a.web.test/"]
+    assert row["outcome"] == "ok"
+
+
+def test_a_robots_file_is_asked_for_again_after_a_day(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    gone = [0.0]
+
+    async def a_day_later(writer: Any) -> None:
+        gone[0] += robots.CACHE_S
+        writer.write(web.response(200, PAGE.encode()))
+        await writer.drain()
+
+    for path in ("/1", "/2"):
+        site.route("a.web.test", path, a_day_later)
+    links = [web.links_to("http://a.web.test/1", "http://a.web.test/2")]
+    clock = lambda: time.monotonic() + gone[0]  # noqa: E731
+    found = list(pages.fetch(links, str(tmp_path), settings(), clock=clock))
+    assert [row["outcome"] for batch in found for row in batch.to_pylist()] == ["ok", "ok"]
+    assert site.paths("a.web.test")[::2] == ["/robots.txt", "/robots.txt"]
+
+
+def test_no_cookie_is_kept_and_no_proxy_of_the_environment_is_used(
+    site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    addresses = [f"http://a.web.test/{n}" for n in range(2)]
+    for n in range(2):
+        cookie = {"Set-Cookie": "visitor=1; Path=/"}
+        site.route("a.web.test", f"/{n}", web.response(200, PAGE.encode(), cookie))
+    found = crawl(settings(), tmp_path, *addresses)
+    assert {row["outcome"] for row in found.values()} == {"ok"}
+    assert len(site.log) == 3
+    assert not [hit for hit in site.log if "cookie" in hit.headers]

@@ -170,6 +170,10 @@ def obey(request):
             raise RecursionError
         case b"memory":
             bytearray(2**34)
+        case b"gigabyte":
+            bytearray(2**30)
+        case b"allowed":
+            return extractor.Reply(extractor.DocumentOutcome.OK, text=f"{request.cpu_s} seconds")
         case b"print":
             print("noise" * 10000, flush=True)
         case b"second":
@@ -271,3 +275,27 @@ def test_a_limit_that_is_lower_already_is_kept() -> None:
     )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", script], check=True, cwd=root)
+
+
+def test_batches_of_long_texts_are_short(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        shelf.put(str(n), article(f"Title {n}"))
+    monkeypatch.setattr(documents, "BATCH_CHARACTERS", 100)
+    made = list(documents.extract(shelf.pages(), str(shelf.folder), CONFIG))
+    assert [len(one) for one in made] == [1, 1, 1]
+
+
+def test_a_page_may_take_as_much_memory_as_the_recipe_says(child: documents.Child) -> None:
+    assert child.ask(request(b"gigabyte")).outcome == DocumentOutcome.EMPTY
+    with documents.Child(CrawlConfig(live=False, extract_memory_mb=1024)) as poor:
+        assert poor.ask(request(b"gigabyte")).outcome == DocumentOutcome.CRASH
+
+
+def test_a_page_may_take_as_many_seconds_as_the_recipe_says(
+    child: documents.Child, shelf: Shelf
+) -> None:
+    del child  # only its script is used
+    shelf.put("x", b"allowed")
+    config = CrawlConfig(live=False, extract_cpu_s=7)
+    (batch,) = documents.extract(shelf.pages(), str(shelf.folder), config)
+    assert batch.column("text").to_pylist() == ["7 seconds"]

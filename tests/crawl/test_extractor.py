@@ -43,6 +43,14 @@ def test_a_text_does_not_depend_on_what_was_read_before() -> None:
     assert len({extractor.answer(request(PAGE)).text for _ in range(6)}) == 1
 
 
+@pytest.mark.parametrize("date", ["1999-12-31", "2024-05-06", "2090-01-02"])
+def test_a_date_does_not_depend_on_today_s(date: str) -> None:
+    meta = f'<head><meta property="article:published_time" content="{date}T10:00:00Z"></head>'
+    assert (
+        extractor.answer(request(PAGE.replace(b"<body>", meta.encode() + b"<body>"))).date == date
+    )
+
+
 def test_a_message_that_breaks_off_is_no_message() -> None:
     stream = io.BytesIO()
     extractor.send(stream, Reply(DocumentOutcome.EMPTY))

@@ -186,3 +186,15 @@ def test_every_job_comes_once_and_no_host_is_hurried(
     assert sorted(seen) == sorted(f"{h}{n}" for h, count in hosts.items() for n in range(count))
     for moments in asked_at.values():
         assert all(b - a > 1.0 - 1e-9 for a, b in itertools.pairwise(moments))
+
+
+def test_what_comes_back_while_its_host_is_asked_waits_like_all_others() -> None:
+    turns = frontier()
+    turns.add("a", ["1"])
+    turns.next(0.0)
+    turns.again("a", ["hop"])
+    turns.add("a", ["2"])
+    assert turns.next(9.0) == Wait(None)
+    turns.ended("a", 10.0)
+    assert turns.next(10.0) == Wait(11.0)
+    assert turns.next(11.0) == Ask("a", "hop")

@@ -70,6 +70,23 @@ def test_a_post_that_stands_in_two_dumps_counts_once() -> None:
     assert (link["karma"], link["submissions"], link["outcome"]) == (2, ["1"], "below_karma")
 
 
+def test_a_post_that_stands_in_two_dumps_counts_with_its_highest_score() -> None:
+    rows = [submission("http://a.com/", "1", score) for score in (1, 7, 4)]
+    (link,) = merge(rows)
+    assert (link["karma"], link["submissions"]) == (7, ["1"])
+
+
+def test_a_post_of_a_known_day_comes_before_one_of_none() -> None:
+    rows = [submission("http://a.com/#x", "1", 5, None), submission("http://www.a.com/", "2", 5)]
+    (link,) = merge(rows)
+    assert link["fetch_url"] == "http://www.a.com/"
+
+
+def test_karma_has_room_for_the_highest_scores() -> None:
+    (link,) = merge([submission("http://a.com/", str(n), 2**31 - 1) for n in range(2)])
+    assert link["karma"] == 2**32 - 2
+
+
 def test_a_listed_url_counts_as_the_karma_that_is_asked_for() -> None:
     rows = [submission("http://a.com/", "list-1", None, None, None)]
     (link,) = merge(rows, min_karma=9)
@@ -82,6 +99,7 @@ def test_a_listed_url_counts_as_the_karma_that_is_asked_for() -> None:
         ("http://a.com/x.html", "kept"),
         ("http://a.com/x.PDF?page=2", "file_type"),
         ("http://a.com/pic.jpeg", "file_type"),
+        ("http://a.com/learn/zip", "kept"),  # a page about it
         ("http://a.com/?file=x.jpg", "kept"),
         ("http://a.jpg/", "kept"),
         ("http://i.imgur.com/abc", "media"),
@@ -96,6 +114,8 @@ def test_a_listed_url_counts_as_the_karma_that_is_asked_for() -> None:
         ("http://intranet/", "private_host"),
         ("http://printer.local/", "private_host"),
         ("http://a.com/" + "x" * 2048, "over_long"),
+        ("http://a.com/" + "x" * 2035, "kept"),
+        ("http://a.com/" + "x" * 2036, "over_long"),
     ],
 )
 def test_refusals(address: str, outcome: str) -> None:

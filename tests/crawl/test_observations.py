@@ -381,3 +381,21 @@ def test_one_that_merely_recovers_is_waited_for(tmp_path: Path) -> None:
             thread.join()
     check(folder, 2)
     assert not list(folder.glob(".*.recovery"))
+
+
+def test_what_was_cut_off_is_no_part_of_a_recovered_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    coded, journal, name = abandoned(folder, 2)
+    (folder / f"{name}.warc.gz.open").write_bytes(coded + coded[:100])
+    (folder / f"{name}.ndjson.open").write_bytes(journal)
+    observations.recover(folder)
+    kinds = [record.kind for record in warc.records(str(folder / f"{name}.warc.gz"), 10_000)]
+    assert kinds == ["request", "response"] * 2
+
+
+def test_both_ends_of_a_range_are_read(tmp_path: Path) -> None:
+    with Writer(tmp_path, LOW, HIGH, label="live") as writer:
+        for n in range(4):
+            append(writer, n)
+    rows = observations.read(tmp_path, b"\x11" * 16, b"\x12" * 16)
+    assert sorted(rows["url"].to_pylist()) == ["http://a.com/1", "http://a.com/2"]

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from crawl import network, observations, pages, warc
-from crawl.schema import VOLATILE, BadInput
+from crawl.schema import VOLATILE, BadInput, Observation, PageOutcome
 from tests import web
 
 from .conftest import Settings, crawl, rows
@@ -99,6 +99,30 @@ def test_a_host_is_asked_for_no_more_than_its_budget(
     assert Counter(row["outcome"] for row in more.values()) == {
         "http_error": 4, "over_host_budget": 1
     }  # fmt: skip
+    # nor does it depend on what a larger one gave
+    assert crawl(settings(max_pages_per_host=2), tmp_path, *addresses) == found
+
+
+def test_a_page_that_an_archive_has_costs_its_host_no_budget(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    addresses = [f"http://a.web.test/{n}" for n in range(3)]
+    links = web.links_to(*addresses).to_pylist()
+    low, high = observations.LOWEST, observations.HIGHEST
+    with observations.Writer(tmp_path, low, high, label="test") as writer:
+        writer.append(
+            Observation(
+                link_id=links[0]["link_id"],
+                url_key=links[0]["url_key"],
+                url=links[0]["fetch_url"],
+                outcome=PageOutcome.OK,
+                source="archive",
+                fetched_at=pages.utc_now(),
+            )
+        )
+    found = crawl(settings(max_pages_per_host=1), tmp_path, *addresses)
+    order = sorted(found.values(), key=lambda row: row["link_id"])
+    assert [row["outcome"] for row in order] == ["ok", "http_error", "over_host_budget"]
 
 
 def test_rows_do_not_depend_on_order_or_on_how_much_is_asked_at_once(

@@ -82,6 +82,12 @@ def test_only_500_kib_are_parsed_cut_at_a_line_end() -> None:
     head = b"User-agent: *\n" + b"#" * (robots.MAX_BYTES - 30) + b"\n"
     assert allows(head + b"Disallow: /public" + b"y" * 40)  # cut inside: not `Disallow: /p`
     assert not allows(b"User-agent: *\nDisallow: /private\n" + b"#" * robots.MAX_BYTES)
+    assert not allows(b"User-agent: *\rDisallow: /private\r" + b"#" * robots.MAX_BYTES)
+
+
+def test_white_space_before_a_colon_does_not_change_who_is_meant() -> None:
+    assert allows("User-agent : web\nDisallow: /private")
+    assert not allows("User-agent : webtext\nDisallow: /private")
 
 
 def test_crawl_delay() -> None:

@@ -35,6 +35,12 @@ def test_counts_and_shares() -> None:
     assert found["digit_share"] == pytest.approx(2 / 26, abs=1e-4)
     assert found["symbol_share"] == pytest.approx(1 / 26, abs=1e-4)
     assert found["stop_word_share"] == pytest.approx(1 / 6, abs=1e-4)
+    assert found["mean_word_length"] == pytest.approx(26 / 9, abs=1e-4)
+    assert found["alphabetic_share"] == pytest.approx(18 / 26, abs=1e-4)
+
+
+def test_capitals_do_not_hide_a_stop_word() -> None:
+    assert signals.signals("The cat AND the dog")["stop_word_share"] == 0.6
 
 
 def test_repetition_is_seen() -> None:

@@ -79,7 +79,13 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("none.zst", None), ("empty.zst", b""), ("x.zst", b"<html>"), ("x.gz", b"\x28\xb5\x2f\xfd")],
+    [
+        ("none.zst", None),
+        ("empty.zst", b""),
+        ("x.zst", b"<html>"),
+        ("x.ZST", b"<html>"),
+        ("x.gz", b"\x28\xb5\x2f\xfd"),
+    ],
 )
 def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, content: bytes | None) -> None:
     path = tmp_path / name
@@ -88,3 +94,10 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, content: byt
     with pytest.raises(BadInput) as raised:
         streams.open_decoded(str(path))
     assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
+
+
+def test_a_file_may_begin_with_a_frame_that_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.zst"
+    path.write_bytes(b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc" + PACK["zst"](TEXT))
+    with streams.open_decoded(str(path)) as stream:
+        assert stream.read() == TEXT

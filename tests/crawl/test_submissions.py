@@ -106,11 +106,13 @@ def test_loosely_typed_fields(tmp_path: Path) -> None:
         post(id="b", score=2**40),
         post(id="c", url="/r/x", url_overridden_by_dest="http://b.com/"),
         post(id="d", subreddit=None, over_18=None, is_self=None, extra={"deep": [1]}),
+        post(id="e", score=-(2**40)),
+        post(id="f", url=None, url_overridden_by_dest="http://b.com/"),
     )
     assert [(row["post_id"], row["score"]) for row in rows] == [
-        ("a", 5), ("b", 2**31 - 1), ("c", 7), ("d", 7)
+        ("a", 5), ("b", 2**31 - 1), ("c", 7), ("d", 7), ("e", -(2**31)), ("f", 7)
     ]  # fmt: skip
-    assert rows[2]["fetch_url"] == "http://b.com/"
+    assert rows[2]["fetch_url"] == rows[5]["fetch_url"] == "http://b.com/"
     assert not left_out
 
 
@@ -225,3 +227,13 @@ def test_the_made_dump(data: Path) -> None:
     rows, left_out = read(data / "reddit" / "RS_wcxb_made.zst", over_18=True)
     assert len(rows) + left_out.total() == 1691
     assert left_out == {"self": 300, "no_score": 20, "bad_url": 12}
+
+
+def test_a_line_without_an_end_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submissions, "MAX_LINE_BYTES", 2**20)
+    endless = b'{"id": "' + b"x" * 2**22
+    rows, left_out = read(tmp_path / "x", post(id="1"), endless, post(id="2"))
+    assert [row["post_id"] for row in rows] == ["1", "2"]
+    assert left_out["malformed"] > 1

@@ -49,6 +49,7 @@ def test_forms_are_stable_for_any_text(text: str) -> None:
         ("http://a.com/caf\u00e9?q=\u2603", "http://a.com/caf%C3%A9?q=%E2%98%83"),
         ("http://a.com/100%", "http://a.com/100%25"),
         ("http://a.com/%7Euser%2fx", "http://a.com/%7Euser%2fx"),
+        ("http://a.com/a\\b", "http://a.com/a/b"),
         ("HTTPS://B\u00fccher.De/X", "https://xn--bcher-kva.de/X"),
         ("http://A.com/#!/deep", "http://A.com/#!/deep"),
         ("http://a.com", "http://a.com"),
@@ -76,6 +77,7 @@ def test_fetch_url_repairs_and_refuses(text: str, asked: str | None) -> None:
         "http://example.com./a/%62#part",
         "http://example.com/a/b?utm_source=x&fbclid=1",
         "http://example.com/a/b;jsessionid=AA?",
+        "http://example.com/a/b?PHPSESSID=0a1b&jsessionid=2c",
     ],
 )
 def test_spellings_of_one_page_share_a_key(same: str) -> None:
@@ -89,6 +91,7 @@ def test_spellings_of_one_page_share_a_key(same: str) -> None:
         ("http://a.com/?id=1", "http://a.com/?id=2"),
         ("http://a.com/?ref=1", "http://a.com/"),
         ("http://a.com/?p=5", "http://a.com/"),
+        ("http://a.com/?_gallery=5", "http://a.com/"),
         ("http://a.com:8080/", "http://a.com/"),
         ("http://blog.a.com/", "http://a.com/"),
         ("http://a.com/a%2Fb", "http://a.com/a/b"),

@@ -216,3 +216,27 @@ def test_headers_that_end_in_a_bare_line_feed(data: Path) -> None:
     answers = [record.answer for record in found if record.answer]
     assert len(answers) == 29
     assert answers[0].reason == "OK" and answers[0].body.startswith(b"<html>")
+
+
+def test_a_request_names_the_response_that_it_got(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc.gz"
+    write(path, answer())
+    with path.open("rb") as file:
+        request, response = (dict(found.headers) for found in ArchiveIterator(file))
+    assert request["WARC-Concurrent-To"] == response["WARC-Record-ID"]
+
+
+def test_a_body_of_just_the_most_bytes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc.gz"
+    write(path, answer(b"<p>text"))
+    (_, found) = warc.records(str(path), 7)
+    assert found.answer is not None and found.answer.body == b"<p>text"
+
+
+def test_a_target_in_angle_brackets_is_the_address_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.warc"  # as wget writes it
+    path.write_bytes(
+        b"WARC/1.0\r\nWARC-Type: metadata\r\nWARC-Target-URI: <http://a.com/>\r\n"
+        b"Content-Length: 1\r\n\r\nx\r\n\r\n"
+    )
+    assert [found.target for found in warc.records(str(path), 1000)] == ["http://a.com/"]

@@ -85,6 +85,29 @@ def test_an_unsure_language_is_not_english_enough():
     assert row["rule"] == "language"
 
 
+def test_a_limit_itself_is_within_the_limit():
+    least = {"words": 50, "language_score": 0.5, "mean_word_length": 3.0, "alphabetic_share": 0.6}
+    least |= {"stop_word_share": 0.05, "duplicate_line_share": 0.3, "top_3gram_share": 0.18}
+    for row in keep([GOOD | least, GOOD | {"words": 200_000, "mean_word_length": 10.0}], {}):
+        assert row["verdict"] == "kept", row["rules"]
+
+
+def test_words_can_be_too_short_as_well():
+    (row,) = keep([GOOD | {"mean_word_length": 2.9}], {})
+    assert row["rule"] == "mean_word_length"
+
+
+def test_a_document_without_a_text_has_no_verdict():
+    documents = [
+        {"document_id": name(n), "url": "u", "outcome": "ok" if n % 2 else "empty"}
+        for n in range(5)
+    ]
+    signals = pa.RecordBatch.from_pylist([{"document_id": name(n)} | GOOD for n in (1, 3)])
+    none = pa.RecordBatch.from_pylist([], DUPLICATES)
+    (found,) = corpus.keep([pa.RecordBatch.from_pylist(documents)], [signals], [none], CONFIG)
+    assert found.column("document_id").to_pylist() == [name(1), name(3)]
+
+
 def test_no_languages_keep_every_language():
     (row,) = keep([GOOD | {"language": "de"}], {}, CorpusConfig(languages=()))
     assert row["verdict"] == "kept"

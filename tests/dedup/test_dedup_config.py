@@ -24,3 +24,7 @@ def test_the_curve_of_18_bands_of_7(jaccard: float, found: float):
 def test_what_cannot_be_meant_is_refused(settings: dict[str, object], words: str):
     with pytest.raises(msgspec.ValidationError, match=words):
         msgspec.convert(settings, DedupConfig)
+
+
+def test_related_may_be_as_strict_as_the_threshold():
+    assert msgspec.convert({"related": 0.8}, DedupConfig).related == 0.8

@@ -67,6 +67,30 @@ def test_a_chain_drops_only_what_is_like_a_kept_one():
 def test_related_but_not_similar_shares_a_cluster_and_stays():
     assert find([pair(1, 2, 0.6)]) == {1: (1, None), 2: (1, None)}
     assert find([pair(1, 2, 0.4)]) == {}
+    assert find([pair(1, 2, 0.5)]) == {1: (1, None), 2: (1, None)}
+
+
+def rows_of(pairs: list[Pair]) -> list[dict]:
+    batch = pa.RecordBatch.from_pylist([pair._asdict() for pair in pairs], PAIRS)
+    found = duplicates.find([batch], all_good, CONFIG, CorpusConfig())
+    return [row for part in found for row in part.to_pylist()]
+
+
+def all_good(ids: list[bytes], columns) -> pa.Table:
+    return pa.Table.from_pylist([{"document_id": i} | GOOD for i in ids]).select(columns)
+
+
+def test_a_duplicate_says_how_like_its_keeper_it_is():
+    found = rows_of([pair(1, 2, 0.9), pair(3, 4, 1.0), pair(5, 6, 0.6)])
+    assert [row["jaccard"] for row in found] == [None, 0.9, None, 1.0, None, None]
+
+
+def test_many_documents_come_in_several_batches_and_none_is_lost(monkeypatch):
+    pairs = [pair(number, number + 1, 0.9) for number in range(0, 20, 2)]
+    whole = rows_of(pairs)
+    monkeypatch.setattr(duplicates, "ROWS_AT_ONCE", 3)
+    assert rows_of(pairs) == whole
+    assert len(whole) == 20
 
 
 def test_copies_go_with_the_one_that_stands_for_them():

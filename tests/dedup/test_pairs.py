@@ -71,6 +71,29 @@ def test_an_edited_copy_is_found_with_its_exact_similarity():
     assert numbers(match(texts)) == [(0, 2, expected)]
 
 
+def test_a_pair_knows_the_size_of_each_document():
+    long, short = essay(1), essay(1)[:285]
+    (row,) = match([" ".join(short), " ".join(long)]).to_pylist()
+    assert (row["a_shingles"], row["b_shingles"]) == (
+        len(shingles(short, 5)), len(shingles(long, 5))
+    )  # fmt: skip
+
+
+def test_similarity_is_that_of_shingles_of_the_length_asked_for():
+    original, edited = essay(1), essay(1)
+    edited[100] = "changed"
+    ((_, _, found),) = numbers(match([" ".join(original), " ".join(edited)], DedupConfig(ngram=2)))
+    assert found == jaccard(shingles(original, 2), shingles(edited, 2))
+
+
+def test_texts_are_read_a_few_at_a_time_and_none_is_passed_over(monkeypatch):
+    texts = [" ".join([*essay(1), f"end{n}"]) for n in range(4)]
+    whole = numbers(match(texts))
+    monkeypatch.setattr(pairs, "TEXTS_AT_ONCE", 2)
+    assert numbers(match(texts)) == whole
+    assert len(whole) == 6
+
+
 def test_equal_texts_are_a_star_not_a_clique():
     text = " ".join(essay(3))
     assert numbers(match([text, text.upper(), text, text])) == [(0, n, 1.0) for n in (1, 2, 3)]

@@ -13,6 +13,7 @@ TEXTS = st.text(max_size=200)
 
 def test_words_are_folded_and_digits_stay():
     assert words("Version 1.2 — ÉTÉ!") == ["version", "1", "2", "été"]
+    assert words("E = mc²") == ["e", "mc²"]
 
 
 def test_decomposed_accents_are_the_same_word():

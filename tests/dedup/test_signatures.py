@@ -65,3 +65,16 @@ def test_known_answer():
 def test_bands_differ_by_their_place():
     keys = signatures.band_keys(np.zeros(126, np.uint32), 18, 7)
     assert len(set(keys)) == 18 and {len(key) for key in keys} == {8}
+
+
+def test_a_signature_follows_its_settings():
+    text = " ".join(WORDS[:40])
+
+    def signed(**settings: int) -> dict:
+        (batch,) = signatures.sign([documents(text)], DedupConfig(**settings))
+        (row,) = batch.to_pylist()
+        return row
+
+    assert signed(seed=1)["minima"] != signed(seed=2)["minima"]
+    assert len(signed(permutations=200)["minima"]) == 200
+    assert [signed(ngram=ngram)["shingles"] for ngram in (1, 5, 8)] == [40, 36, 33]

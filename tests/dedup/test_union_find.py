@@ -30,3 +30,9 @@ def test_the_order_of_pairs_does_not_matter(pairs, random):
     shuffled = [(b, a) for a, b in pairs]
     random.shuffle(shuffled)
     assert list(groups(shuffled).items()) == list(groups(pairs).items())
+
+
+def test_a_group_that_is_joined_at_its_far_end_stays_one():
+    names = [bytes([number]) for number in range(5)]
+    links = [(3, 4), (2, 3), (1, 2), (0, 4)]
+    assert set(groups((names[a], names[b]) for a, b in links).values()) == {names[0]}

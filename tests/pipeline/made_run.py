@@ -87,7 +87,9 @@ def _write(
         bytes=sum(path.stat().st_size for path in folder.glob("*.parquet")),
         set_hash=blake2b(repr(rows).encode(), digest_size=16).hexdigest(),
         counts={
-            column: dict(sorted(Counter(str(row[column]) for row in rows if row[column]).items()))
+            column: dict(
+                sorted(Counter(str(row[column]) for row in rows if row[column] is not None).items())
+            )
             for column in counted
         },
         left_out=left_out,

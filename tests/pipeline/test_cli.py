@@ -1,5 +1,7 @@
 """What a user meets at the command line: one line and the right exit code, never a traceback."""
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -129,6 +131,23 @@ def test_a_link_that_no_archive_has_is_told_why(recipe: Path):
     refused(("why", str(recipe), "not a url"), "not an http(s) URL")
 
 
+def test_a_broken_law_ends_the_audit_with_1(recipe: Path):
+    assert run("rebuild", str(recipe), "--local").returncode == 0
+    assert run("audit", str(recipe)).returncode == 0
+    for path in recipe.parent.glob("run/links/*/*.parquet"):
+        path.write_bytes(path.read_bytes()[:-1])
+    broken = run("audit", str(recipe), "--json")
+    assert broken.returncode == 1
+    assert not json.loads(broken.stdout)["holds"]
+
+
+def test_what_is_asked_for_as_json_is_json(recipe: Path):
+    assert run("rebuild", str(recipe), "--local").returncode == 0
+    rows = json.loads(run("status", str(recipe), "--json").stdout)
+    assert {row["status"] for row in rows} == {"whole"} and len(rows) == 10
+    assert json.loads(run("why", str(recipe), "http://a-page.com/", "--json").stdout)
+
+
 def test_no_ray_at_the_address_ends_with_1(recipe: Path):
     done = run("rebuild", str(recipe), "--address", "127.0.0.1:1")
     assert done.returncode == 1
@@ -247,6 +266,8 @@ def test_every_failure_has_its_code():
     )
     assert cli.verdict(OSError(5, "Input/output error")) == ("Input/output error", 1)
     assert cli.verdict(OSError("odd")) == ("odd", 1)
+    quota = OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x")
+    assert cli.verdict(quota) == cli.verdict(full)
     assert cli.verdict(Held("held by another")) == ("held by another", 1)
     assert cli.verdict(GangFailed("rank 0: lost")) == ("rank 0: lost", 1)
     assert cli.verdict(KeyError("a fault of ours"))[0] is None

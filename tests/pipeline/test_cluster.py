@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from pipeline import cluster
 from tests import story
 
 ROOT = Path(__file__).parents[2]
-STARTED = re.compile(r"ray start --address='([^']+)'")
 DEADLINE_S = 120
 
 
@@ -67,17 +65,20 @@ def test_an_embedded_ray_leaves_nothing_behind_and_sweeps_after_the_killed(
 def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path):
     ray = str(Path(sys.executable).with_name("ray"))
     folder = Path("/tmp") / f"wr{os.getpid()}"
-    temporary = {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled"}
+    token = {"RAY_AUTH_TOKEN": "of-this-test", "RAY_AUTH_MODE": "token"}
+    # As on macOS: Ray takes 127.0.0.1 as it is given, and listens there alone.
+    loopback = token | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    temporary = loopback | {"RAY_TMPDIR": str(folder)}
     head = subprocess.Popen(
         [ray, "start", "--head", "--block", "--port=0", "--num-cpus=2", "--disable-usage-stats",
          "--include-dashboard=false", "--node-ip-address=127.0.0.1"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env=os.environ | temporary | {"HOME": str(tmp_path)},
     )  # fmt: skip
     try:
-        address = started(head)
+        address = started(head, folder / "ray/ray_current_cluster")
         logs = folder / "ray/session_latest/logs"
-        rebuild(recipe, "--address", address, RAY_AUTH_MODE="disabled")
+        rebuild(recipe, "--address", address, **loopback)
         assert drivers(logs) == 1 and head.poll() is None
         # Without an address it is found where `ray start` has written it down.
         rebuild(recipe, "--remake", "links", **temporary)
@@ -85,7 +86,7 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
     finally:
         below = story.descendants(head.pid)
         os.kill(head.pid, signal.SIGTERM)
-        head.communicate(timeout=DEADLINE_S)
+        head.wait(DEADLINE_S)
         for pid in below:
             end(pid)
         subprocess.run(["rm", "-rf", str(folder)], check=True)
@@ -96,13 +97,33 @@ def drivers(logs: Path) -> int:
     return len(list(logs.glob("python-core-driver-*.log")))
 
 
-def started(head: subprocess.Popen[str]) -> str:
-    """The address that `ray start` prints."""
-    assert head.stdout
-    for line in head.stdout:
-        if found := STARTED.search(line):
-            return found.group(1)
-    pytest.fail("ray start ended without an address")
+LISTENING = """
+import psutil
+from pipeline import cluster
+with cluster.connected(None, 1):
+    for process in psutil.Process().children(recursive=True):
+        for socket in process.net_connections("tcp"):
+            if socket.status == psutil.CONN_LISTEN:
+                print(socket.laddr.ip)
+"""
+
+
+def test_an_embedded_ray_listens_on_loopback_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING],
+        capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S, check=True,
+    )  # fmt: skip
+    assert set(done.stdout.split()) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert len(done.stdout.split()) > 3
+
+
+def started(head: subprocess.Popen[bytes], written: Path) -> str:
+    """The address that `ray start` writes down."""
+    ends = time.monotonic() + DEADLINE_S
+    while not (written.exists() and written.read_text()):
+        assert head.poll() is None and time.monotonic() < ends, "ray start wrote no address"
+        time.sleep(0.05)
+    return written.read_text().strip()
 
 
 def end(pid: int) -> None:

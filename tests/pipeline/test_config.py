@@ -45,10 +45,13 @@ def test_overrides_are_toml_or_else_text(recipe: Path):
 
 
 def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_path: Path):
-    config = settings.load(recipe, ["crawl.archives=['w.warc.gz']"])
+    config = settings.load(
+        recipe, ["crawl.archives=['w.warc.gz', 's3://b/w.gz']", "crawl.ca_file=ca.pem"]
+    )
     assert config.root == str(tmp_path / "runs/x")
     assert config.crawl.submissions == (str(tmp_path / "a.zst"),)
-    assert config.crawl.archives == (str(tmp_path / "w.warc.gz"),)
+    assert config.crawl.archives == (str(tmp_path / "w.warc.gz"), "s3://b/w.gz")
+    assert config.crawl.ca_file == str(tmp_path / "ca.pem")
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,15 @@ def test_every_marked_setting_names_a_dataset_of_the_plan(recipe: Path):
 def test_only_what_changes_content_is_content(recipe: Path):
     config = settings.load(recipe)
     assert set(settings.content(config, "pairs")) == {"dedup.ngram", "dedup.bands", "dedup.rows"}
+    assert set(settings.content(config, "signatures")) == {
+        "dedup.ngram", "dedup.seed", "dedup.permutations"
+    }  # fmt: skip
+    rules = {name for name in settings.content(config, "corpus") if "_" in name or "lang" in name}
+    assert set(settings.content(config, "corpus")) - rules == {"corpus.seed"}
+    assert rules - set(settings.content(config, "duplicates")) == {"corpus.validation_share"}
+    assert set(settings.content(config, "duplicates")) - rules == {
+        "dedup.threshold", "dedup.related"
+    }  # fmt: skip
     assert "corpus.min_words" in settings.content(config, "duplicates")
     assert "corpus.validation_share" not in settings.content(config, "duplicates")
     hashed = {path for stage in stages(config, [], []) for path in stage.settings}

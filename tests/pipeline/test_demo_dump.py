@@ -108,6 +108,13 @@ def test_dates_rise_from_2012_to_2017_and_ids_with_them(records: list[dict[str, 
     assert ids == sorted(set(ids))
 
 
+def test_each_record_is_of_its_time(records: list[dict[str, Any]]) -> None:
+    for one in records:
+        written_as_text = 1388534400 <= int(one["created_utc"]) < 1448928000  # 2014 to 2015-11
+        assert isinstance(one["created_utc"], str) is written_as_text
+        assert ("is_video" in one) is (int(one["created_utc"]) >= 1483228800)  # from 2017 on
+
+
 def test_field_names_are_those_of_genuine_records(records: list[dict[str, Any]]) -> None:
     if not GENUINE.exists():
         pytest.skip("../shared/data is not here: the genuine records cannot be compared")

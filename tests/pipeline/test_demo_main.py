@@ -230,3 +230,28 @@ def test_memory_of_a_child_is_seen() -> None:
     with memory.watched(os.getpid()) as peak:
         pass
     assert peak.bytes > 200_000_000, "the largest child, where nothing was seen"
+
+
+def test_a_command_that_is_killed_has_the_status_of_a_shell(play: Path) -> None:
+    story = start(play, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    story.communicate(timeout=60)
+    assert story.returncode == 128 + signal.SIGKILL
+
+
+def test_a_demo_that_is_told_to_end_ends_its_command_first(play: Path) -> None:
+    script = """
+    import signal, sys
+    def ended(*_):
+        open("ended", "w").write("yes")
+        sys.exit(130)
+    signal.signal(signal.SIGINT, ended)
+    print("waiting", flush=True)
+    signal.pause()
+    """
+    story = start(play, script)
+    assert story.stdout is not None
+    while story.stdout.readline().strip() != "waiting":
+        assert story.poll() is None
+    story.send_signal(signal.SIGTERM)
+    assert story.wait(timeout=60) == 130
+    assert (play / "ended").read_text() == "yes"

@@ -29,6 +29,12 @@ def test_addresses_and_streams_are_scrubbed() -> None:
     text = "<function f at 0x7f00deadbeef> writes <_io.TextIOWrapper name='<stdout'>"
     assert "0x7f" not in markup.scrub(text)
     assert "TextIOWrapper" not in markup.scrub(text)
+    assert markup.scrub("a\x00b\tc") == "ab      c"
+
+
+def test_what_leads_to_an_example_ends_in_one_colon() -> None:
+    assert markup.from_plain("So a::b is, as here::") == "<p>So a:b is, as here:</p>"
+    assert markup.from_plain("So is a::b.") == "<p>So is a::b.</p>"
 
 
 @given(st.text())

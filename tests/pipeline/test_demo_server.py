@@ -17,6 +17,7 @@ SITE = Site(
             "/x": page("<p>hello</p>"),
             "/y/": page("<p>slash</p>"),
             "/i?id=7": page("<p>seven</p>"),
+            "/i?id=": page("<p>none</p>"),
             "/slow": page("<p>late</p>", behaviour="slow"),
             "/hang": page("", behaviour="hang"),
             "/drop": page("", behaviour="drop"),
@@ -55,6 +56,8 @@ def get(served: server.Served, host: str, path: str) -> tuple[int, bytes]:
         ("A.TEST", "/x?utm_source=n&utm_medium=m", b"<p>hello</p>"),
         ("www.a.test", "/y", b"<p>slash</p>"),
         ("www.a.test", "/i?utm_x=1&id=7", b"<p>seven</p>"),
+        ("www.a.test", "/i?fbclid=1&id=7&gclid=2", b"<p>seven</p>"),
+        ("www.a.test", "/i?id=", b"<p>none</p>"),
         ("b.test", "/x", b"<p>other</p>"),
         ("www.b.test", "/x", b"<p>other</p>"),
         ("www.a.test", "/slow", b"<p>late</p>"),
@@ -85,6 +88,16 @@ def test_one_connection_serves_many_requests(served: server.Served) -> None:
         connection.request("GET", path, headers={"Host": "a.test"})
         assert connection.getresponse().read()
     connection.close()
+
+
+def test_only_the_head_is_sent_where_only_the_head_is_asked_for(served: server.Served) -> None:
+    host, port = served.address.split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.sendall(b"HEAD /x HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        client.sendall(b"GET /garbage HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        answers = b"".join(iter(lambda: client.recv(4096), b""))
+    assert b"Content-Length: 12\r\n" in answers
+    assert b"<p>" not in answers
 
 
 def test_a_cut_body_is_shorter_than_promised(served: server.Served) -> None:

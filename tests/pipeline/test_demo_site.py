@@ -147,3 +147,16 @@ def test_texts_of_all_kinds_are_there() -> None:
 def test_the_page_of_a_module_says_what_pydoc_says() -> None:
     page = next(one for one in collect() if one.kind == "module" and one.key == "heapq")
     assert "Heap queue algorithm" in text_of(page.html.encode())
+
+
+def test_hosts_differ_as_on_the_real_web() -> None:
+    hosts = build().hosts
+    with_rules = sum("/robots.txt" in paths for paths in hosts.values())
+    assert 0.3 < with_rules / len(hosts) < 0.7
+    dead = [
+        host
+        for host, paths in hosts.items()
+        if any(one.status == 404 for one in paths.values())
+        and sum(one.status == 200 for one in paths.values()) > 20
+    ]
+    assert dead, "a link dies now and then even on a good host"

@@ -1,8 +1,10 @@
 """One writer at a time."""
 
+import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,24 @@ def test_one_after_the_other(tmp_path: Path):
     for _ in range(2):
         with lease.hold(tmp_path / "new", "train"):
             pass
+
+
+def test_a_lease_of_days_is_told_in_seconds(tmp_path: Path):
+    other = holder(tmp_path)
+    owner = json.loads((tmp_path / "lease.json").read_text())
+    owner["since"] = (datetime.now(UTC) - timedelta(days=3)).isoformat()
+    (tmp_path / "lease.json").write_text(json.dumps(owner))
+    with pytest.raises(Held, match=r"for 2592\d\d s"), lease.hold(tmp_path, "rebuild"):
+        pytest.fail("two writers")
+    other.communicate("")
+
+
+def test_who_was_killed_is_not_named_any_more(tmp_path: Path):
+    dead = holder(tmp_path)
+    dead.kill()
+    dead.communicate()
+    other = holder(tmp_path)
+    refusal = rf"process {other.pid} on"
+    with pytest.raises(Held, match=refusal), lease.hold(tmp_path, "rebuild"):
+        pytest.fail("two writers")
+    other.communicate("")

@@ -1,5 +1,6 @@
 """Leaf files: found, known by content, read once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,33 @@ def test_a_changed_file_is_read_again(folder: Path):
     after = leaves.digest(paths, folder / "leaves.json")
     assert store.digest_of(folder / "RS_2.zst") in {leaf.digest for leaf in after}
     assert before != after
+
+
+def test_a_file_changed_without_a_change_of_size_is_read_again(folder: Path):
+    paths = [str(folder / "RS_1.zst")]
+    leaves.digest(paths, folder / "leaves.json")
+    path = folder / "RS_1.zst"
+    path.write_text("two")
+    os.utime(path, ns=(0, 0))
+    (leaf,) = leaves.digest(paths, folder / "leaves.json")
+    assert leaf.digest == store.digest_of(folder / "RS_2.zst")
+
+
+def test_a_damaged_memory_of_digests_costs_only_reading_again(folder: Path):
+    paths = [str(path) for path in folder.glob("RS_*")]
+    before = leaves.digest(paths, folder / "leaves.json")
+    (folder / "leaves.json").write_text("{half a fil")
+    assert leaves.digest(paths, folder / "leaves.json") == before
+
+
+def test_digests_of_files_not_asked_for_are_remembered_too(folder: Path, monkeypatch):
+    one, two = ([f"{folder}/RS_{number}.zst"] for number in (1, 2))
+    for paths in (one, two):
+        leaves.digest(paths, folder / "leaves.json")
+    monkeypatch.setattr(leaves, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
+    assert leaves.digest(one, folder / "leaves.json")[0].path == one[0]
+
+
+def test_a_uri_is_refused_for_what_it_is():
+    with pytest.raises(BadInput, match=r"crawl\.archives: s3://b/x: must be a file .* not a URI"):
+        leaves.find(["s3://b/x"], "crawl.archives")

@@ -1,6 +1,7 @@
 """The machinery on a story in miniature: whole, resumed, stale, the same for any layout and
 executor."""
 
+import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -126,7 +127,10 @@ def test_a_new_file_is_named_as_the_reason(files, tmp_path: Path):
 
 def test_going_back_costs_nothing(files, tmp_path: Path):
     make(files, tmp_path / "run")
-    make(files, tmp_path / "run", least=3)
+    other = make(files, tmp_path / "run", least=3)
+    assert state.load_run(tmp_path / "run").datasets == {
+        name: entry.dataset.fingerprint for name, entry in other.items()
+    }
     executor = Counting()
     states = make(files, tmp_path / "run", executor=executor)
     assert executor.ran == []
@@ -225,3 +229,36 @@ def test_ray_gives_the_same_bytes_and_raises_the_same_words(files, tmp_path: Pat
     for name in ("counts", "pairs", "losers"):
         digests = [{f.digest for f in run[name].dataset.manifest.files} for run in (here, there)]
         assert digests[0] == digests[1]
+
+
+def test_a_run_killed_before_its_last_manifest_is_made_whole(files, tmp_path: Path):
+    states = make(files, tmp_path / "run")
+    expected = root_hash(states)
+    for name in ("counts", "verdicts"):
+        (states[name].dataset.folder / "manifest.json").unlink()
+    executor = Counting()
+    states = make(files, tmp_path / "run", executor=executor)
+    assert executor.ran == []
+    assert {entry.status for entry in states.values()} == {"whole"}
+    assert root_hash(states) == expected
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"version": 2}, "version 1 -> 2"),
+        ({"libraries": ("pyarrow",)}, "library pyarrow none -> "),
+        ({"settings": {"least": 2, "most": 9}}, "most none -> 9"),
+    ],
+)
+def test_another_program_makes_stale_what_it_would_make_otherwise(
+    files, tmp_path: Path, change, reason: str
+):
+    make(files, tmp_path / "run")
+    plan = [
+        dataclasses.replace(stage, **change) if stage.makes == "counts" else stage
+        for stage in toy.plan(files, tmp_path / "run", {"least": 2})
+    ]
+    found = state.inspect(plan, tmp_path / "run", 4)["counts"]
+    assert found.status == "stale"
+    assert found.reasons[0].startswith(reason)

@@ -2,13 +2,17 @@
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.report import facts
+from crawl.schema import PAGES
+from dedup.schema import CORPUS
+from pipeline.report import crawled, curated, facts
 from pipeline.report.tables import opened
 from pipeline.store import Dataset
 from tests.pipeline import made_run
@@ -74,6 +78,44 @@ def test_hosts_before_and_after(run: dict[str, Dataset], found: dict[str, Any]) 
     if len(names) <= 25:
         assert sum(tokens) == sum(row["length"] for row in rows(run, "tokens"))
     assert 0 < hosts["ten_hold_of_links"] <= 1
+    links = Counter(row["host"].removeprefix("www.") for row in rows(run, "links"))
+    assert len(links) > 10
+    ten = sum(count for _, count in links.most_common(10))
+    assert hosts["ten_hold_of_links"] == pytest.approx(ten / links.total())
+
+
+def test_fetches_count_every_page_and_its_bytes(
+    run: dict[str, Dataset], found: dict[str, Any]
+) -> None:
+    pages = rows(run, "pages")
+    for row in found["fetches"]["outcomes"]:
+        alike = [page for page in pages if page["outcome"] == row["outcome"]]
+        assert (row["source"], row["pages"]) == ("live", len(alike))
+        assert row["bytes"] == sum(page["bytes"] for page in alike)
+    assert sum(row["pages"] for row in found["fetches"]["outcomes"]) == len(pages)
+    assert {row["status"]: row["pages"] for row in found["fetches"]["statuses"]} == Counter(
+        page["status"] for page in pages
+    )
+
+
+def test_pages_that_nobody_asked_for_have_no_status(tmp_path: Path) -> None:
+    page = {"link_id": bytes(16), "url": "http://a.test/", "outcome": "not_archived"}
+    pq.write_table(pa.Table.from_pylist([page], PAGES), tmp_path / "00000.parquet")
+    with opened({"pages": Dataset("pages", "f", tmp_path, 1)}) as tables:
+        fetches = crawled.fetches(tables)
+    assert fetches is not None and fetches["statuses"] == []
+    assert fetches["outcomes"] == [
+        {"outcome": "not_archived", "source": "not asked", "pages": 1, "bytes": 0}
+    ]
+
+
+def test_languages_count_documents_and_words(
+    run: dict[str, Dataset], found: dict[str, Any]
+) -> None:
+    for row in found["languages"]:
+        alike = [one for one in rows(run, "signals") if one["language"] == row["language"]]
+        assert (row["documents"], row["words"]) == (len(alike), sum(o["words"] for o in alike))
+    assert [row["language"] for row in found["languages"]] == ["en", "de"]
 
 
 def test_every_signal_has_a_histogram_of_all_documents(
@@ -102,6 +144,20 @@ def test_duplicates_and_rules(run: dict[str, Dataset], found: dict[str, Any]) ->
     dropped = [row for row in rows(run, "corpus") if "min_words" in row["rules"]]
     assert by_rule["min_words"]["documents"] == len(dropped)
     assert by_rule["min_words"]["alone"] + by_rule["min_words"]["with_others"] == len(dropped)
+
+
+def test_a_rule_that_drops_with_another_does_not_drop_alone(tmp_path: Path) -> None:
+    broken = (["min_words"], ["min_words", "language"], [])
+    corpus = [
+        {"document_id": bytes([n]) * 16, "url": "u", "rules": rules}
+        for n, rules in enumerate(broken)
+    ]
+    pq.write_table(pa.Table.from_pylist(corpus, CORPUS), tmp_path / "00000.parquet")
+    with opened({"corpus": Dataset("corpus", "f", tmp_path, 1)}) as tables:
+        assert curated.rules(tables) == [
+            {"rule": "min_words", "documents": 2, "alone": 1, "with_others": 1},
+            {"rule": "language", "documents": 1, "alone": 0, "with_others": 1},
+        ]
 
 
 def test_tokens_by_split(run: dict[str, Dataset], found: dict[str, Any]) -> None:
@@ -141,6 +197,7 @@ def test_training_curve_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
     found = facts.gather({}, tmp_path)["training"]
     assert len(found["curve"]) <= facts.CURVE_POINTS + 1
     assert (found["curve"][0]["step"], found["curve"][-1]["step"]) == (1, 2501)
+    assert (found["first_loss"], found["steps"]) == (lines[0]["loss"], 2501)
     assert found["last_loss"] == pytest.approx(sum(line["loss"] for line in lines[-10:]) / 10)
     assert found["evaluation"] == {"loss": 6.5}
 
@@ -151,6 +208,18 @@ def test_a_histogram_of_one_value_and_of_none(tmp_path: Path) -> None:
         assert sum(tables.histogram("(select 5 as x)", "x")["counts"]) == 1  # type: ignore[index]
         assert tables.histogram("(select null::double as x)", "x") is None
         assert tables.log_histogram("(select 0 as x)", "x")["counts"] == [1.0]  # type: ignore[index]
+
+
+def test_values_lie_between_the_edges_of_their_bin() -> None:
+    values = "(select unnest([1, 5, 5, 70]) as x)"
+    with opened({}) as tables:
+        for histogram in (tables.histogram(values, "x"), tables.log_histogram(values, "x")):
+            assert histogram is not None
+            bins = zip(itertools.pairwise(histogram["edges"]), histogram["counts"], strict=True)
+            filled = [(low, high, count) for (low, high), count in bins if count]
+            assert [count for _, _, count in filled] == [1, 2, 1]
+            for value, (low, high, _) in zip((1, 5, 70), filled, strict=True):
+                assert low <= value < high or value == high == 70
 
 
 def test_folders_with_quotes_in_their_names_are_read(tmp_path: Path) -> None:

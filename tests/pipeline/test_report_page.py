@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bokeh.models import Span
 
-from pipeline.report import charts, facts, page
+from pipeline.report import charts, elements, facts, page, sections
 from pipeline.store import Dataset
 from tests.pipeline import made_run
 
@@ -128,6 +129,46 @@ def test_the_same_facts_give_the_same_page(gathered: dict[str, Any], html: str) 
 def test_verdicts_are_words_as_well_as_colours(html: str) -> None:
     for verdict in ("holds", "broken", "not checked"):
         assert f">{verdict}</span>" in html
+
+
+@pytest.mark.parametrize("verdict, said", [("broken", "1 broken"), ("holds", "2 hold")])
+def test_the_summary_says_whether_a_law_is_broken(verdict: str, said: str) -> None:
+    laws = [LAWS[0], LAWS[0] | {"verdict": verdict}]
+    drawn = page.render(facts.gather({}, None), laws)
+    head = "".join(read(drawn.partition("<main>")[0]).text)
+    assert said in head
+
+
+def test_the_funnel_s_shares_are_of_the_step_above() -> None:
+    steps = [
+        {"step": "a", "count": 200, "lost": {}},
+        {"step": "b", "count": 50, "lost": {"x": 150}},
+    ]
+    shown = read(sections.funnel(steps, {})).text
+    assert "25.0 %" in shown and "−150" in shown
+
+
+def test_each_number_of_a_rule_stands_under_its_heading() -> None:
+    row = {"rule": "min_words", "documents": 7, "alone": 5, "with_others": 2}
+    shown = [text for text in read(sections.rules([row], {})).text if text.strip()]
+    assert shown[-8:] == [
+        "rule", "would drop", "alone", "with others", "min words", "7", "5", "2"
+    ]  # fmt: skip
+
+
+def test_the_policy_s_limits_are_drawn_where_the_charts_reach(gathered: dict[str, Any]) -> None:
+    figures: dict[str, Any] = {}
+    sections.signals(gathered["signals"], figures)
+    drawn = {name: chart.select({"type": Span}) for name, chart in figures.items()}
+    spans = {name: [span.location for span in found] for name, found in drawn.items()}
+    assert 50 in spans["signal-words"]
+    assert spans["signal-language_score"] == [0.5]
+    assert spans["signal-lines"] == []
+
+
+@pytest.mark.parametrize("url", ["httpx:alert(1)", "http:alert(1)", "data:text/html,x", ""])
+def test_what_is_no_address_of_the_web_cannot_be_opened(url: str) -> None:
+    assert "href" not in elements.link(url)
 
 
 def test_an_empty_run_says_what_is_not_made() -> None:

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import state
-from pipeline.schedule import Schedule, groups_of, needs
+from pipeline import shard, state
+from pipeline.schedule import Schedule, groups_of, needs, tasks
+from pipeline.shard import Task
+from pipeline.stage import Stage, Step
+from pipeline.store import Dataset
 from tests.pipeline import toy
 
 
@@ -67,3 +70,29 @@ def test_no_task_twice(tmp_path: Path):
     schedule.finished(task.key)
     with pytest.raises(KeyError):
         schedule.finished(task.key)
+
+
+def test_what_is_looked_up_is_waited_for_from_end_to_end():
+    lookup = Step(run=print, schema=toy.PAIRS, each=("counts",), lookup=("losers",))
+    stage = Stage(makes="last", version=1, main=lookup)
+    inputs = {
+        name: Dataset(name, "f", Path(name), 4, scattered=name == "losers")
+        for name in ("counts", "losers")
+    }
+    task = Task(stage, "main", 2, Dataset("last", "f", Path("last"), 4), inputs)
+    assert list(needs(task)) == [("counts", "main", 2), ("losers", "main", None)]
+
+
+def test_a_range_of_scattered_rows_waits_for_all_that_scatter(tmp_path: Path):
+    made = states(tmp_path, 2)
+    inputs = {"words": made["words"].dataset}
+    task = Task(made["counts"].stage, "main", 1, made["counts"].dataset, inputs)
+    assert list(needs(task)) == [("words", "main", None)]
+
+
+def test_a_task_that_is_done_is_not_run_again(tmp_path: Path):
+    words = states(tmp_path, 2)["words"]
+    first = next(task for task in tasks(states(tmp_path, 2)) if task.key == ("words", "main", 0))
+    shard.run(first)
+    left = [task.key for task in tasks(states(tmp_path, 2)) if task.stage.makes == "words"]
+    assert left == [("words", "main", index) for index in range(1, words.tasks)]

@@ -203,3 +203,30 @@ def test_a_full_disk_is_an_error_and_no_file(small_disk: Path):
         store.write_bytes(small_disk / "file", os.urandom(2 << 20))
     assert raised.value.errno == errno.ENOSPC
     assert list(small_disk.iterdir()) == []
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path: Path):
+    store.write_rows(tmp_path / "00000.parquet", iter([batch([bytes(16)])]), SCHEMA)
+    dataset = Dataset("toy", "f", tmp_path, 1)
+    for batches in (dataset.read(0, ["n"]), dataset.all(["n"])):
+        assert [one.schema.names for one in batches] == [["n"]]
+
+
+def test_many_rows_of_one_range_keep_their_order(tmp_path: Path):
+    ids = [number.to_bytes(4, "big") * 4 for number in (0, 2**31) for _ in range(2000)]
+    shuffled = ids[1::2] + ids[::2]
+    store.write_scattered(
+        tmp_path / "00000.parquet", iter([batch(shuffled)]), SCHEMA, "id", shards=2
+    )
+    dataset = Dataset("toy", "f", tmp_path, 2, scattered=True)
+    for half in range(2):
+        numbers = [n for one in dataset.read(half) for n in one["n"].to_pylist()]
+        assert numbers == sorted(numbers) and len(numbers) == 2000
+
+
+@pytest.mark.parametrize(
+    "count, shown",
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_250_000, "1.25 MB"), (7e15, "7e+03 TB")],
+)
+def test_sizes_are_in_powers_of_a_thousand(count: float, shown: str):
+    assert store.size(count) == shown

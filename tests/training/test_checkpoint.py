@@ -22,7 +22,7 @@ def make(folder: Path, step: int, config: TrainingConfig | None = None) -> Check
 
 
 def test_the_newest_whole_one_is_found_and_comes_back_as_written(tmp_path: Path) -> None:
-    written = [make(tmp_path, step) for step in (9, 10, 1_000_000)]
+    written = [make(tmp_path, step) for step in (9, 999_999, 1_000_000)]
     assert checkpoint.newest(tmp_path) == written[-1]
     assert written[0].folder.name == "step-000009"
     assert written[0].marker.files.keys() == {"engine/state", "weights.pt"}
@@ -164,7 +164,7 @@ def test_a_gang_that_ends_while_another_waits_gives_it_the_folder(tmp_path: Path
         pass
 
 
-def test_the_run_folder_follows_what_is_trained_on_what() -> None:
+def test_the_run_folder_follows_what_is_trained_on_what(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainingConfig()
     here = checkpoint.run_folder("/runs", config, "tokens-1")
     assert here.parent == Path("/runs")
@@ -174,6 +174,8 @@ def test_the_run_folder_follows_what_is_trained_on_what() -> None:
     for change in ({"seed": 2}, {"learning_rate": 1e-3}, {"steps": 20_000}, {"clip": 0.5}):
         changed = msgspec.structs.replace(config, **change)
         assert checkpoint.run_folder("/runs", changed, "tokens-1") != here
+    monkeypatch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
+    assert checkpoint.run_folder("/runs", config, "tokens-1") != here
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,23 @@ def test_biases_and_norms_do_not_decay(config: TrainingConfig) -> None:
     assert total == len(list(model.parameters()))
 
 
+def test_the_optimizer_follows_the_settings(config: TrainingConfig) -> None:
+    other = msgspec.structs.replace(config, beta1=0.8, beta2=0.7, weight_decay=0.3)
+    decayed, free = adamw(other, build(config.sizes(), 1)).param_groups
+    assert decayed["betas"] == free["betas"] == (0.8, 0.7)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+
+
+def test_a_step_is_as_long_as_its_rate(config: TrainingConfig) -> None:
+    one = engine(config)
+    before = one.weights()
+    one.step([batch(4)], 0.0)
+    assert all(torch.equal(before[name], weight) for name, weight in one.weights().items())
+    one.step([batch(4)], 1e-3)
+    moved = (one.weights()["ln_f.bias"] - before["ln_f.bias"]).abs()
+    assert float(moved.max()) < 2e-3
+
+
 def test_bf16_is_close_and_keeps_fp32_weights(config: TrainingConfig) -> None:
     one, half = engine(config), engine(msgspec.structs.replace(config, precision="bf16"))
     a, b = one.step([batch(4)], 1e-2).loss, half.step([batch(4)], 1e-2).loss

@@ -39,6 +39,19 @@ def test_the_loss_is_the_mean_over_all_whole_windows(
     assert (found["tokens"], found["step"]) == (16 * len(losses), 20)
 
 
+def test_the_loss_does_not_depend_on_how_much_is_read_at_once(
+    config: TrainingConfig,
+    tokens_folder: Path,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = evaluate(str(run_folder), str(tokens_folder), config)
+    monkeypatch.setattr("training.evaluate._TOKENS_AT_ONCE", 3 * 16)
+    parts = evaluate(str(run_folder), str(tokens_folder), config)
+    assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+    assert parts["tokens"] == whole["tokens"]
+
+
 def test_a_perplexity_that_no_float_holds_is_none() -> None:
     assert perplexity(709.0) == pytest.approx(math.exp(709.0))
     assert perplexity(710.0) is None

@@ -8,6 +8,7 @@ import torch
 from training import checkpoint, tokenizer
 from training.config import BadInput, ModelConfig, SampleConfig, TrainingConfig
 from training.engine import own_weights
+from training.evaluate import open_model
 from training.generate import continuation, draw, generate
 from training.model import build
 
@@ -28,7 +29,13 @@ def test_the_prompt_and_the_seed_give_the_text(tmp_path: Path) -> None:
     assert text.startswith("The module") and len(text) > len("The module")
     assert generate(folder, "The module", CONFIG, seed=1) == text
     assert generate(folder, "The module", CONFIG, seed=2) != text
-    assert generate(folder, "", CONFIG, seed=1)
+
+
+def test_an_empty_prompt_is_the_begin_of_a_document(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, CONFIG)
+    model, _ = open_model(folder, CONFIG)
+    ids = continuation(model, [tokenizer.END_OF_TEXT], CONFIG.sample, seed=1)
+    assert generate(folder, "", CONFIG, seed=1) == tokenizer.decode(ids)
 
 
 def test_a_prompt_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
@@ -36,6 +43,9 @@ def test_a_prompt_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, small)
     with pytest.raises(BadInput, match=r"training\.model\.vocabulary: is 300"):
         generate(folder, "The module", small, seed=1)
+    first_outside = tokenizer.decode([300])
+    with pytest.raises(BadInput, match=r"training\.model\.vocabulary: is 300.* id 300"):
+        generate(folder, first_outside, small, seed=1)
 
 
 def test_a_prompt_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -92,6 +102,9 @@ def test_top_k_and_top_p_leave_the_others_out() -> None:
     assert kept == {1: {1}, 2: {1, 2}, 3: {0, 1, 2}, 99: {0, 1, 2, 3}}
     for share, ids in ((0.01, {1}), (0.6, {1}), (0.7, {1, 2}), (0.9, {0, 1, 2})):
         assert drawn(msgspec.structs.replace(plain, top_p=share), LOGITS).keys() == ids
+    # the share of top_p is one of what top_k leaves: of .644 and .237 the first has .73
+    both = msgspec.structs.replace(plain, top_k=2, top_p=0.7)
+    assert drawn(both, LOGITS).keys() == {1}
 
 
 def test_an_end_of_text_ends_the_sample_and_padded_ids_never_come() -> None:

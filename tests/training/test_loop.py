@@ -1,4 +1,6 @@
+import itertools
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from training import checkpoint, loop, metrics, tokens
 from training.config import BadInput, TrainingConfig
 from training.engine import PlainEngine, Step
 from training.model import build
+from training.schedule import learning_rate
 
 
 def make(config: TrainingConfig, tokens_folder: Path, folder: Path) -> loop.Run:
@@ -183,3 +186,35 @@ def test_many_epochs_and_no_validation_are_said(
     assert "reads the 3200 tokens 40.2 times" in caplog.text
     assert "no validation loss" in caplog.text
     assert all("validation_loss" not in line for line in lines)
+
+
+def test_a_line_says_the_rate_of_the_schedule_and_how_fast_the_step_was(
+    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+) -> None:
+    ticks = itertools.count(0.0, 4.0)
+    run = make(msgspec.structs.replace(config, stop_after=3), tokens_folder, tmp_path / "run")
+    loop.train(replace(run, clock=lambda: next(ticks)), None)
+    lines = metrics.read(run.folder)
+    assert [line["lr"] for line in lines] == [learning_rate(step, config) for step in range(3)]
+    assert {(line["seconds"], line["tokens_per_s"]) for line in lines} == {(4.0, 128 / 4)}
+
+
+def test_a_look_reads_no_more_windows_than_the_recipe_says(
+    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+) -> None:
+    run = make(config, tokens_folder, tmp_path)
+    assert run.validation.windows(16) > config.evaluate_windows == 4
+    assert [len(inputs) for inputs, _ in loop.validation_batches(run)] == [2, 2]
+
+
+def test_another_seed_reads_the_windows_in_another_order(
+    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+) -> None:
+    one, same, other = (
+        torch.cat([inputs for inputs, _ in loop.micro_batches(run, 0)])
+        for run in (
+            make(msgspec.structs.replace(config, seed=seed), tokens_folder, tmp_path)
+            for seed in (1, 1, 2)
+        )
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)

@@ -53,8 +53,9 @@ def test_end_of_text_in_a_page_stays_text(judge: tiktoken.Encoding) -> None:
 
 
 def test_an_unknown_id_is_refused_and_half_a_character_replaced() -> None:
-    with pytest.raises(ValueError, match="50257"):
-        tokenizer.decode([50257])
+    for unknown in (50257, -1):
+        with pytest.raises(ValueError, match=f"token id {unknown} is not one"):
+            tokenizer.decode([unknown])
     assert tokenizer.decode([*tokenizer.encode("日")[:1], 0]) == "�!"
     assert tokenizer.decode(tokenizer.encode("日")[:1]) == "�"
 

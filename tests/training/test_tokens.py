@@ -208,3 +208,21 @@ def test_the_identity_follows_the_content(tmp_path: Path) -> None:
     assert tokens.open_split(tmp_path, "train").identity == before
     path.write_bytes(b"abce")
     assert tokens.open_split(tmp_path, "train").identity != before
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_the_identity_of_a_long_file_follows_both_its_ends(tmp_path: Path, place: int) -> None:
+    content = bytearray(300_000)
+    (tmp_path / "0.train.bin").write_bytes(content)
+    before = tokens.open_split(tmp_path, "train").identity
+    content[place] = 1
+    (tmp_path / "0.train.bin").write_bytes(content)
+    assert tokens.open_split(tmp_path, "train").identity != before
+
+
+def test_the_order_is_pinned() -> None:
+    """A change here changes every token file: raise tokens.VERSION with it."""
+    texts: dict[bytes, str | None] = {bytes([n]) * 16: "a" for n in range(8)}
+    rows = corpus([(each, "kept", "train") for each in texts])
+    (batch,) = tokens.encode([documents(texts)], [rows])
+    assert [each[0] for each in batch.column("document_id").to_pylist()] == [0, 4, 2, 7, 5, 1, 3, 6]
