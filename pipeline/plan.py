@@ -8,7 +8,8 @@
                                          |            |
                                      duplicates -> corpus -> tokens
 
-The first file to read. Everything it names is a library that knows nothing of the others.
+`duplicates` looks up signals too: only what the policy may keep can be a kept twin. The first file
+to read. Everything it names is a library that knows nothing of the others.
 """
 
 from collections import Counter

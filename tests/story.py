@@ -153,9 +153,9 @@ def ranks_until(process: subprocess.Popen[str], seen: Callable[[], bool]) -> set
     return ranks
 
 
-def works(process: subprocess.Popen[str]) -> bool:
-    """Whether workers of Ray stand below this process."""
-    return any(command(pid).startswith("ray::run") for pid in descendants(process.pid))
+def crawls(process: subprocess.Popen[str]) -> bool:
+    """Whether workers of Ray that crawl stand below this process."""
+    return any(command(pid).startswith("ray::pages") for pid in descendants(process.pid))
 
 
 def ended(ranks: set[int]) -> bool:
