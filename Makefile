@@ -30,11 +30,12 @@ $(VENV)/installed: $(SETTINGS)
 demo: setup
 	@WEBTEXT_SETUP_SECONDS=$$(cat $(VENV)/installed) $(BIN)/python -m pipeline.demo
 
-test: setup
-	@$(BIN)/python -m pytest
+# The slow ones start processes of their own on all cores: they run one after another.
+test: quick
+	@$(BIN)/python -m pytest -m slow
 
 quick: setup
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .

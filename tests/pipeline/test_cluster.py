@@ -13,6 +13,8 @@ import pytest
 from pipeline import cluster
 from tests import story
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 120
 

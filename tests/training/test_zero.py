@@ -12,10 +12,12 @@ import msgspec
 import pytest
 import torch
 
-from training import checkpoint, loop, metrics, tokens
+from training import checkpoint, loop, metrics, refusal, tokens
 from training.config import TrainingConfig
 from training.engine import PlainEngine
 from training.model import build
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +176,8 @@ def test_a_held_folder_is_refused_in_one_line(
     assert done.returncode == 2
     said = done.stderr.strip().splitlines()[-1]
     assert said.startswith(f"{tmp_path / 'run'}: another training has been writing there")
+    told = refusal.read(tmp_path / "run")  # for whoever started the ranks
+    assert told is not None and told.says == said and told.input
     assert "Traceback" not in done.stderr
     assert metrics.read(tmp_path / "run") == []
 

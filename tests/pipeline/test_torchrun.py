@@ -1,0 +1,42 @@
+"""Ranks on this machine without Ray: a rank that fails is told by its status, in few words."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("torch") is None, reason="torch is an extra"),
+]
+ROOT = Path(__file__).parents[2]
+GANG = """
+from pathlib import Path
+from pipeline import torchrun
+from pipeline.failures import GangFailed
+try:
+    torchrun.run("a_rank", Path("settings"), 2, {})
+except GangFailed as failed:
+    print(failed)
+"""
+RANK = """
+import os, sys
+print(os.environ["RANK"], *sys.argv[1:])
+sys.exit(3 if os.environ["RANK"] == "1" and FAILS else 0)
+"""
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_ranks_are_started_and_a_failure_is_one_line(tmp_path: Path, fails: bool):
+    (tmp_path / "a_rank.py").write_text(RANK.replace("FAILS", str(fails)))
+    done = subprocess.run(
+        [sys.executable, "-c", GANG], capture_output=True, text=True, cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": "/usr/bin:/bin"}, timeout=120, check=False,
+    )  # fmt: skip
+    said = done.stdout.splitlines()
+    failure = "a rank ended with status 3; see above"
+    assert (said[-1] == failure) == fails
+    assert {"0 settings", "1 settings"} <= set(said)
+    assert done.stderr == ""
