@@ -35,7 +35,7 @@ test: quick
 	@$(BIN)/python -m pytest -m slow
 
 quick: setup
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 lint: setup
 	@$(BIN)/ruff check .

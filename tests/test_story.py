@@ -228,7 +228,7 @@ def test_a_training_can_be_used_and_is_not_done_twice(told: Story, undisturbed, 
     assert done.stdout.startswith("The module")
 
 
-def test_a_training_on_ray_is_interrupted_and_goes_on_as_if_in_one_go(
+def test_a_training_interrupted_on_ray_goes_on_without_as_if_in_one_go(
     told: Story, undisturbed, straight, tmp_path: Path
 ):
     story.copy(undisturbed[0], tmp_path)
@@ -239,7 +239,7 @@ def test_a_training_on_ray_is_interrupted_and_goes_on_as_if_in_one_go(
     assert story.ended(ranks)
     refused = told.run("train", tmp_path, *SHORT, "--local", "training.ranks=1", code=2)
     assert "training.ranks: is 1, but" in refused.splitlines()[-1]
-    told.run("train", tmp_path, *SHORT)
+    told.run("train", tmp_path, *SHORT, "--local")
     assert story.losses(tmp_path) == straight
 
 
