@@ -48,6 +48,10 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Domains, with all below them, that are never followed, beside the built-in list. The paper
     left out `wikipedia.org`."""
 
+    followed_domains: Annotated[tuple[str, ...], Meta(extra={"changes": ["links"]})] = ()
+    """Domains, with all below them, that are followed although the built-in list refuses them, or
+    `refused_domains` a domain above. What names a host most closely decides."""
+
     archives: tuple[str, ...] = ()
     """WARC files (gz, zst or plain) in which pages are looked for first: paths, globs, URIs."""
 
@@ -129,9 +133,10 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         for pattern, address in self.resolve.items():
             _check_resolve(pattern, address)
-        for domain in self.refused_domains:
-            if domain != domain.strip().lower() or "." not in domain or "/" in domain:
-                raise ValueError(f"refused_domains: {domain!r} is not a domain in lower case")
+        _check_domains("refused_domains", self.refused_domains)
+        _check_domains("followed_domains", self.followed_domains)
+        if both := sorted({*self.refused_domains} & {*self.followed_domains}):
+            raise ValueError(f"followed_domains: {both[0]!r} is in refused_domains too")
 
     def product_token(self) -> str:
         """The name that robots.txt groups are matched against (RFC 9309, section 2.2.1)."""
@@ -147,6 +152,12 @@ def _check_user_agent(agent: str) -> None:
         raise ValueError(f"user_agent must not pose as {product.group()}: say who you are")
     if not CONTACT.search(agent):
         raise ValueError("user_agent must hold a contact: an http(s) address or a mail address")
+
+
+def _check_domains(key: str, domains: tuple[str, ...]) -> None:
+    for domain in domains:
+        if domain != domain.strip().lower() or "." not in domain or "/" in domain:
+            raise ValueError(f"{key}: {domain!r} is not a domain in lower case")
 
 
 def _check_resolve(pattern: str, address: str) -> None:

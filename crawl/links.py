@@ -73,7 +73,7 @@ def refusal(fetch_url: str, config: CrawlConfig) -> LinkOutcome | None:
         return LinkOutcome.CREDENTIALS
     if url.is_private(name):
         return LinkOutcome.PRIVATE_HOST
-    if reason := _domain_reason(name, config.refused_domains):
+    if reason := _domain_reason(name, config):
         return reason
     _, dot, ending = url.path(fetch_url).rpartition("/")[2].rpartition(".")
     if dot and ending.lower() in FILE_TYPES:
@@ -104,11 +104,13 @@ def _link(posts: list[Row], config: CrawlConfig) -> Row:
     }
 
 
-def _domain_reason(name: str, refused: tuple[str, ...]) -> LinkOutcome | None:
+def _domain_reason(name: str, config: CrawlConfig) -> LinkOutcome | None:
     labels = name.split(".")
     for start in range(len(labels)):
         domain = ".".join(labels[start:])
-        if domain in refused:
+        if domain in config.followed_domains:
+            return None
+        if domain in config.refused_domains:
             return LinkOutcome.REFUSED_DOMAIN
         if reason := _listed().get(domain):
             return reason

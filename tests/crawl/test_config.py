@@ -61,6 +61,8 @@ def test_a_recipe_s_keys_are_read() -> None:
         ({"refused_domains": ["Wikipedia"]}, "refused_domains"),
         ({"refused_domains": ["wikipedia"]}, "refused_domains"),
         ({"refused_domains": ["wikipedia.org/wiki"]}, "refused_domains"),
+        ({"followed_domains": ["Reddit.com"]}, "followed_domains"),
+        ({"followed_domains": ["a.org"], "refused_domains": ["a.org"]}, "followed_domains"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(keys: dict[str, object], named: str) -> None:
@@ -90,6 +92,7 @@ def test_marks_name_datasets_and_the_rest_is_unmarked() -> None:
     assert set(marks) == {
         "min_karma", "karma_rule", "until", "over_18", "sample", "refused_domains", "live",
         "max_pages_per_host", "max_decoded_bytes", "accept_truncated",
+        "followed_domains",
     }  # fmt: skip
 
 

@@ -124,6 +124,28 @@ def test_refusals(address: str, outcome: str) -> None:
     assert outcome in OUTCOMES["links"]
 
 
+@pytest.mark.parametrize(
+    ("address", "outcome"),
+    [
+        ("http://old.reddit.com/r/x", "kept"),
+        ("http://redd.it/x", "reddit"),
+        ("http://en.a.org/x", "kept"),
+        ("http://en.a.org/x.pdf", "file_type"),
+        ("http://de.a.org/x", "refused_domain"),
+        ("http://old.en.a.org/x", "refused_domain"),
+    ],
+)
+def test_the_closest_name_of_a_host_decides_whether_it_is_followed(
+    address: str, outcome: str
+) -> None:
+    domains = {
+        "followed_domains": ("reddit.com", "en.a.org"),
+        "refused_domains": ("a.org", "old.en.a.org"),
+    }
+    (link,) = merge([submission(address, "1")], **domains)
+    assert link["outcome"] == outcome
+
+
 def test_below_karma_comes_before_every_refusal() -> None:
     (link,) = merge([submission("http://imgur.com/x", "1", 1)])
     assert link["outcome"] == "below_karma"
