@@ -99,7 +99,7 @@ def _answers(address: str) -> bool:
 def _embedded(cpus: int) -> Iterator[None]:
     """Our own Ray, on loopback; its files go when it ends, its token never lies on a disk."""
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with _own_folder() as folder, _loopback_alone():
+    with _own_folder() as folder, _alone():
         try:
             ray.init(
                 address="local",
@@ -117,16 +117,22 @@ def _embedded(cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _loopback_alone() -> Iterator[None]:
-    """Let Ray take 127.0.0.1 as it is given. Where it may form clusters, as on Linux, it puts an
-    address in its place that other machines reach, and every port of it listens to them."""
-    constants = ray._private.ray_constants
-    clusters = constants.ENABLE_RAY_CLUSTER
-    constants.ENABLE_RAY_CLUSTER = False
+def _alone() -> Iterator[None]:
+    """Nobody is listened to but this machine, nobody else is asked.
+
+    Ray takes 127.0.0.1 as it is given only where it may form no cluster: on Linux it would put an
+    address in its place that other machines reach. And its dashboard's process, which it starts
+    even for no dashboard, asks the metadata services of three clouds where it runs, usage
+    statistics or not; that Ray could not start it is a case Ray knows.
+    """
+    private = ray._private
+    kept = private.ray_constants.ENABLE_RAY_CLUSTER, private.services.start_api_server
+    private.ray_constants.ENABLE_RAY_CLUSTER = False
+    private.services.start_api_server = lambda *_, **__: (None, None)
     try:
         yield
     finally:
-        constants.ENABLE_RAY_CLUSTER = clusters
+        private.ray_constants.ENABLE_RAY_CLUSTER, private.services.start_api_server = kept
 
 
 @contextmanager
