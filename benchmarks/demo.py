@@ -24,7 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SECONDS, GIGABYTES, LOSS = 600, 6 * 1.073741824, 6.5
 DEMO = (sys.executable, "-m", "pipeline.demo")
-CUT_OFF = ("unshare", "--net", "--mount", "--map-root-user", sys.executable, __file__)
+CUT_OFF = ("unshare", "--net", "--mount", "--map-root-user", sys.executable, __file__, "within")
+NETWORK = Path("/proc/self/ns/net")
 LOOPBACK = {ip_address(address).reverse_pointer for address in ("127.0.0.1", "::1")}
 """torch asks what these are called, to log what its ranks connect to."""
 
@@ -35,7 +36,7 @@ def main() -> int:
         (folder / "recipes").symlink_to(ROOT / "recipes")
         began = time.perf_counter()
         cut_off = may_cut_off()
-        status, output = run([*CUT_OFF, "demo"] if cut_off else DEMO, folder)
+        status, output = run([*CUT_OFF, NETWORK.readlink(), "demo"] if cut_off else DEMO, folder)
         seconds = time.perf_counter() - began
         if status:
             return status
@@ -57,10 +58,11 @@ def may_cut_off() -> bool:
     """Whether the system lets this user make a network of his own."""
     if not shutil.which("unshare"):
         return False
-    return not subprocess.run([*CUT_OFF, "try"], capture_output=True, check=False).returncode
+    trial = [*CUT_OFF, NETWORK.readlink(), "try"]
+    return not subprocess.run(trial, capture_output=True, check=False).returncode
 
 
-def run(command: Sequence[str], folder: Path) -> tuple[int, str]:
+def run(command: Sequence[str | Path], folder: Path) -> tuple[int, str]:
     """A command's status, and what it said: passed on line by line."""
     with subprocess.Popen(
         command,
@@ -119,4 +121,10 @@ def no_routes(fourth: Path, sixth: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(within(sys.argv[1]) if sys.argv[1:] else main())
+    match sys.argv[1:]:
+        case []:
+            sys.exit(main())
+        case ["within", outer, what] if outer != str(NETWORK.readlink()):
+            sys.exit(within(what))
+        case _:
+            sys.exit(__doc__)

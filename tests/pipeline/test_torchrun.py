@@ -39,4 +39,5 @@ def test_ranks_are_started_and_a_failure_is_one_line(tmp_path: Path, fails: bool
     failure = "a rank ended with status 3; see above"
     assert (said[-1] == failure) == fails
     assert "1 settings" in said and (fails or "0 settings" in said)
-    assert done.stderr == ""
+    # torch warns where no name server answers; its ranks know each other by address.
+    assert [line for line in done.stderr.splitlines() if "[c10d]" not in line] == []
