@@ -160,3 +160,13 @@ def test_hosts_differ_as_on_the_real_web() -> None:
         and sum(one.status == 200 for one in paths.values()) > 20
     ]
     assert dead, "a link dies now and then even on a good host"
+    looks = {
+        frozenset.intersection(*(classes(one.body) for one in texts))
+        for paths in hosts.values()
+        if len(texts := [one for one in paths.values() if one.fate == "text"]) > 3
+    }
+    assert len({look for look in looks if look}) >= 5, "templates of several kinds"
+
+
+def classes(body: bytes) -> frozenset[bytes]:
+    return frozenset(re.findall(rb'class="([^"]*)"', body))
