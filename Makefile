@@ -15,8 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The stamp is written last and names the seconds it took: an installation cut short has none, and a damaged
 # one does not answer; both are made anew.
 setup: $(VENV)/installed
-	@$(ANSWERS) >/dev/null 2>&1 || { echo "$(VENV) is damaged: installing it anew"; rm -rf $(VENV); \
-		$(MAKE) --no-print-directory $(VENV)/installed; $(ANSWERS) >/dev/null; }
+	@{ $(ANSWERS); } >/dev/null 2>&1 || { echo "$(VENV) is damaged: installing it anew"; rm -rf $(VENV); \
+		$(MAKE) --no-print-directory $(VENV)/installed; { $(ANSWERS); } >/dev/null; }
 
 $(VENV)/installed: $(SETTINGS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

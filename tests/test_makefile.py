@@ -56,10 +56,11 @@ def test_a_second_setup_installs_nothing(clone: Path):
 def test_a_damaged_environment_is_made_anew(clone: Path, program: str, damage: str):
     setup(clone)
     path = clone / ".venv/bin" / program
-    path.unlink() if damage == "lost" else path.write_text("#!/bin/sh\nexit 1\n")
+    path.unlink() if damage == "lost" else path.write_text("#!/bin/sh\necho no >&2\nexit 1\n")
     status, said, installed = setup(clone)
     assert (status, installed) == (0, 2)
     assert said.splitlines()[0] == ".venv is damaged: installing it anew"
+    assert len(said.splitlines()) == 2, "no word of what was damaged"
     assert setup(clone) == (0, "", 2)
 
 
