@@ -1,8 +1,10 @@
 """`webtext rebuild`: the plan of a recipe, made whole by one writer on one executor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+
+import msgspec
 
 from pipeline import config as settings
 from pipeline import lease, manifest, progress, state, status
@@ -36,6 +38,7 @@ def make(
         else:
             rebuild(planned, root, shards, Local(), lambda *_: None)
         found = state.inspect(planned, root, shards)
+        _remade(root, found)
     yield status.table(status.rows_of(found))
     if not until:
         hashes = {name: entry.dataset.manifest.set_hash for name, entry in found.items()}
@@ -51,11 +54,22 @@ def _executor(address: str | None, local: bool, workers: int) -> AbstractContext
 
 
 def _record(root: Path, config: Config, remake: str | None) -> None:
+    """Write down what is asked for. A remake that was interrupted is gone on with: the same request
+    does not begin another."""
     run = state.load_run(root)
-    if remake:
+    before = msgspec.to_builtins(run)
+    if remake and remake != run.remaking:
         run.remakes[remake] = run.remakes.get(remake, 0) + 1
-    if remake or run.settings != settings.tree(config):
-        run.settings = settings.tree(config)
+        run.remaking = remake
+    run.settings = settings.tree(config)
+    if msgspec.to_builtins(run) != before:
+        state.save_run(root, run)
+
+
+def _remade(root: Path, found: Mapping[str, state.State]) -> None:
+    run = state.load_run(root)
+    if run.remaking in found:
+        run.remaking = None
         state.save_run(root, run)
 
 

@@ -285,3 +285,20 @@ def test_the_flags_are_these_and_no_more():
     assert flags == {
         "--address", "--local", "--until", "--remake", "--json", "--seed", "--verbose", "--version",
     }  # fmt: skip
+
+
+def test_a_remake_that_failed_is_gone_on_with_and_one_that_is_done_is_not(recipe: Path):
+    def remakes() -> dict[str, int]:
+        return json.loads((recipe.parent / "run/run.json").read_text())["remakes"]
+
+    assert run("rebuild", str(recipe), "--local").returncode == 0
+    again = ("rebuild", str(recipe), "--remake", "links")
+    for _ in range(2):
+        failed = run(*again, "--address", "127.0.0.1:1")
+        assert (failed.returncode, failed.stderr) == (1, "webtext: no Ray answers at 127.0.0.1:1\n")
+    assert remakes() == {"links": 1}
+    done = run(*again, "--local")
+    assert "links is made anew" in done.stdout and remakes() == {"links": 1}
+    assert "links is made anew" not in run("rebuild", str(recipe), "--local").stdout
+    assert "links is made anew" in run(*again, "--local").stdout
+    assert remakes() == {"links": 2}
