@@ -15,6 +15,7 @@ CONTACT = re.compile(r"https?://[^\s)]+|mailto:\S+@\S+|[^\s@]+@[^\s@]+\.[^\s@]+"
 PRODUCT = re.compile(r"[A-Za-z_-]+")
 BORROWED_NAMES = frozenset({"mozilla", "ccbot", "googlebot", "bingbot", "curl", "wget"})
 ADDRESS = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}")
+DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
 PATTERN = re.compile(r"(?:https?://)?(?:\*\.)?[a-z0-9_.-]+")
 
 
@@ -156,8 +157,8 @@ def _check_user_agent(agent: str) -> None:
 
 def _check_domains(key: str, domains: tuple[str, ...]) -> None:
     for domain in domains:
-        if domain != domain.strip().lower() or "." not in domain or "/" in domain:
-            raise ValueError(f"{key}: {domain!r} is not a domain in lower case")
+        if not DOMAIN.fullmatch(domain):
+            raise ValueError(f"{key}: {domain!r} is not a domain in lower case ASCII, as a-b.org")
 
 
 def _check_resolve(pattern: str, address: str) -> None:

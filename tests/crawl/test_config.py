@@ -61,6 +61,11 @@ def test_a_recipe_s_keys_are_read() -> None:
         ({"refused_domains": ["Wikipedia"]}, "refused_domains"),
         ({"refused_domains": ["wikipedia"]}, "refused_domains"),
         ({"refused_domains": ["wikipedia.org/wiki"]}, "refused_domains"),
+        ({"refused_domains": ["wikipedia.org:80"]}, "refused_domains"),
+        ({"refused_domains": [".wikipedia.org"]}, "refused_domains"),
+        ({"refused_domains": ["wikipedia.org."]}, "refused_domains"),
+        ({"refused_domains": ["*.wikipedia.org"]}, "refused_domains"),
+        ({"refused_domains": ["b\u00fccher.de"]}, "refused_domains"),
         ({"followed_domains": ["Reddit.com"]}, "followed_domains"),
         ({"followed_domains": ["a.org"], "refused_domains": ["a.org"]}, "followed_domains"),
     ],
@@ -75,6 +80,11 @@ def test_what_is_wrong_is_named_in_one_line(keys: dict[str, object], named: str)
 @pytest.mark.parametrize("agent", [AGENT, "webtext (me@example.org)", "w-t/2 (mailto:a@b.org)"])
 def test_a_user_agent_with_a_contact_is_taken(agent: str) -> None:
     assert load(user_agent=agent).user_agent == agent
+
+
+def test_domains_are_taken_as_hosts_are_compared() -> None:
+    domains = ("xn--bcher-kva.de", "a-b.co.uk", "0.a_b.org")
+    assert load(refused_domains=list(domains)).refused_domains == domains
 
 
 def test_without_live_nobody_need_be_named() -> None:
