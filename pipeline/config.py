@@ -6,6 +6,7 @@ recorded and never hashed.
 """
 
 import errno
+import math
 import os
 import tempfile
 import tomllib
@@ -21,6 +22,10 @@ from crawl.config import CrawlConfig
 from dedup.config import CorpusConfig, DedupConfig
 from pipeline.failures import BadInput
 from training.config import TrainingConfig
+
+
+NOT_TOML = (ValueError, RecursionError)
+"""What tomllib raises: its own TOMLDecodeError, but also for digits or brackets without end."""
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,7 +69,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except NOT_TOML as error:
         raise BadInput(f"{path}: not TOML: {error}") from None
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
@@ -73,9 +78,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _converted(tree: dict[str, Any]) -> tuple[Config | None, str]:
     """The settings that this tree says, or what is wrong with it."""
     try:
-        return msgspec.convert(tree, Config), ""
+        config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         return None, _in_tree(str(error))
+    for path, value, _ in _fields(config, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            return None, f"{path}: expected a finite number, got {value}"  # JSON has no other
+    return config, ""
 
 
 def _parsed(word: str) -> dict[str, Any]:
@@ -86,11 +95,11 @@ def _parsed(word: str) -> dict[str, Any]:
         raise BadInput(f"{key.encode('utf-8', 'backslashreplace').decode()}: is not UTF-8")
     try:
         return tomllib.loads(f"{key} = {value}")
-    except tomllib.TOMLDecodeError:
+    except NOT_TOML:
         pass  # not a TOML value: taken as text below
     try:
         return tomllib.loads(f"{key} = {msgspec.json.encode(value).decode()}")
-    except tomllib.TOMLDecodeError:
+    except NOT_TOML:
         raise BadInput(f"{word}: {key!r} is no key, such as training.steps") from None
 
 

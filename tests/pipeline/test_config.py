@@ -72,6 +72,11 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
         ("root=/etc/passwd/run", "root: /etc/passwd/run: /etc/passwd is not a folder"),
         ("dedup.seed=5000000000", "dedup.seed: Expected int <= 4294967295"),
         ("training.learning_rate=inf", "training.learning_rate: Expected float <= 10.0"),
+        ("crawl.timeout_s=inf", "crawl.timeout_s: expected a finite number"),
+        ("training.clip=inf", "training.clip: expected a finite number"),
+        ("training.weight_decay=nan", "training.weight_decay: "),
+        pytest.param(f"training.steps={'9' * 5000}", "training.steps: Expected int", id="digits"),
+        pytest.param(f"training.steps={'[' * 3000}", "training.steps: Expected int", id="brackets"),
         ("nonsense", "nonsense: expected key=value"),
         ("a b=1", "'a b' is no key"),
         ("crawl=1", "crawl: Expected object"),
@@ -86,7 +91,14 @@ def test_bad_words_are_refused_with_their_path(recipe: Path, word: str, message:
 
 
 @pytest.mark.parametrize(
-    "text, message", [("root = ", "not TOML"), ("", "root"), ("\xff", "not TOML")]
+    "text, message",
+    [
+        ("root = ", "not TOML"),
+        ("", "root"),
+        ("\xff", "not TOML"),
+        pytest.param(f"root = {'9' * 5000}", "not TOML", id="digits"),
+        pytest.param(f"root = {'[' * 3000}", "not TOML", id="brackets"),
+    ],
 )
 def test_bad_recipes_are_refused_with_their_file(recipe: Path, text: str, message: str):
     recipe.write_bytes(text.encode("latin-1"))
