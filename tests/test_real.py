@@ -70,6 +70,7 @@ def test_real_pages_become_a_corpus_tokens_and_a_model(tmp_path: Path):
     run = state.datasets(tmp_path)
     counts = {name: dataset.manifest.counts for name, dataset in run.items()}
     archived = {url.url_key(r.target) for r in warc.records(archive, 1 << 24) if r.target}
+    assert "over_18" not in run["submissions"].manifest.left_out
     assert len(archived) == 966
     assert set(column(tmp_path, "links", "url_key")) >= archived
     assert counts["pages"]["outcome"]["ok"] == counts["pages"]["source"]["archive"] == 966

@@ -108,7 +108,9 @@ def values(lines: list[dict[str, Any]]) -> list[float]:
 def test_every_stage_trains_as_plain_torch_does(
     config: TrainingConfig, tokens_folder: Path, tmp_path: Path, ranks: int
 ) -> None:
-    few = msgspec.structs.replace(config, stop_after=6, clip=0.5)
+    # ZeRO 3 leaves weights below 100,000 numbers whole: this table it does divide.
+    table = msgspec.structs.replace(config.sizes(), vocabulary=8000)
+    few = msgspec.structs.replace(config, model=table, stop_after=6, clip=0.5)
     expected = plain(few, tokens_folder, tmp_path / "plain")
     assert max(line["grad_norm"] for line in expected) > 0.5  # else clipping is not tried
     script, settings = tmp_path / "every_stage.py", tmp_path / "settings.json"
