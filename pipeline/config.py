@@ -23,7 +23,6 @@ from dedup.config import CorpusConfig, DedupConfig
 from pipeline.failures import BadInput
 from training.config import TrainingConfig
 
-
 NOT_TOML = (ValueError, RecursionError)
 """What tomllib raises: its own TOMLDecodeError, but also for digits or brackets without end."""
 
