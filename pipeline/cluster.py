@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ PREFIX = "webtext-ray-"
 LONGEST_PARENT = 30
 """Characters of a temporary folder's path that leave room for Ray's sockets below 107."""
 CONNECT_TIMEOUT_S = 10.0
+_ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 MEMORY_SHARE = 0.8
 """A task never asks for more of the largest node's memory: it would wait for ever."""
 
@@ -86,13 +88,19 @@ def _running_here() -> str | None:
 
 
 def _answers(address: str) -> bool:
-    """Whether something listens there: Ray itself would wait for minutes before it says no."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
+    """Whether a Ray listens there. Asked in a process of its own, which can be ended: in this one
+    Ray would wait for minutes for a server that is none of its own, then end us."""
+    place = address.rpartition("://")[2]
+    host, _, port = place.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
-            return True
-    except (OSError, ValueError):
+            pass
+        # Whatever it says, Ray's own words are better, once we join.
+        asked = [sys.executable, "-c", _ASK, place]
+        subprocess.run(asked, capture_output=True, timeout=CONNECT_TIMEOUT_S, check=False)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
         return False
+    return True
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cluster
+from pipeline.failures import Unreachable
 from tests import story
 
 pytestmark = pytest.mark.slow
@@ -92,6 +94,14 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
         for pid in below:
             end(pid)
         subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_what_listens_and_is_no_ray_is_told(monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(Unreachable, match=f"no Ray answers at {address}"):
+            cluster.connected(address, 1).__enter__()
 
 
 def drivers(logs: Path) -> int:
