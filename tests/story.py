@@ -121,13 +121,31 @@ def copy(run: Path, root: Path) -> None:
     shutil.copytree(run, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training"))
 
 
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[Path]:
+    """A small disk of its own; the test is skipped where this user may not mount one."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL a process, if it lives."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
 def kill_all(process: subprocess.Popen[str]) -> None:
     """SIGKILL the driver and every process it started, Ray's own included."""
     for pid in [process.pid, *descendants(process.pid)]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        kill(pid)
     process.wait()
 
 

@@ -184,79 +184,8 @@ def test_a_run_of_other_settings_is_not_read_for_this_recipe(told: Story, undist
 def test_a_full_disk_ends_in_one_line_and_a_resumable_state(
     told: Story, undisturbed, tmp_path: Path
 ):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a small disk")
-    try:
+    with story.disk(tmp_path / "disk", size="192k") as disk:
         output = told.run("rebuild", disk / "run", code=1)
         assert "the disk is full" in output.splitlines()[-1]
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert root_hash(told.run("rebuild", disk / "run", "--local")) == undisturbed[1]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-SHORT = (
-    "training.steps=20",
-    "training.warmup_steps=5",
-    "training.checkpoint_every=5",
-    "training.model={layers = 2, heads = 2, width = 64, context = 64}",
-    "training.learning_rate=5e-3",
-)
-
-
-@pytest.fixture(scope="module")
-def straight(told: Story, undisturbed) -> list[float]:
-    """The losses of twenty steps in one go, without Ray."""
-    root, _ = undisturbed
-    assert "trained to step 20 of 20" in told.run("train", root, *SHORT, "--local")
-    return story.losses(root)
-
-
-def test_a_training_can_be_used_and_is_not_done_twice(told: Story, undisturbed, straight):
-    root, _ = undisturbed
-    assert len(straight) == 20 and straight[-1] < straight[0] - 1
-    assert "trained to step 20 already" in told.run("train", root, *SHORT)
-    assert "perplexity" in told.run("evaluate", root, *SHORT)
-    done = subprocess.run(
-        [*command("generate"), story.RECIPE, "The module", f"root={root}", *SHORT,
-         "training.sample.max_new_tokens=5"],
-        capture_output=True, text=True, cwd=story.ROOT, check=True,
-    )  # fmt: skip
-    assert done.stdout.startswith("The module")
-
-
-def test_a_training_interrupted_on_ray_goes_on_without_as_if_in_one_go(
-    told: Story, undisturbed, straight, tmp_path: Path
-):
-    story.copy(undisturbed[0], tmp_path)
-    with told.started("train", tmp_path, *SHORT) as process:
-        ranks = story.ranks_until(process, lambda: len(story.losses(tmp_path)) >= 7)
-        process.send_signal(signal.SIGINT)
-        assert story.interrupted(process)
-    assert story.ended(ranks)
-    refused = told.run("train", tmp_path, *SHORT, "--local", "training.ranks=1", code=2)
-    assert "training.ranks: is 1, but" in refused.splitlines()[-1]
-    told.run("train", tmp_path, *SHORT, "--local")
-    assert story.losses(tmp_path) == straight
-
-
-def test_a_training_without_ray_that_is_halted_or_ended_goes_on_as_if_in_one_go(
-    told: Story, undisturbed, straight, tmp_path: Path
-):
-    story.copy(undisturbed[0], tmp_path)
-    with told.started("train", tmp_path, *SHORT, "--local") as process:
-        ranks = story.ranks_until(process, lambda: len(story.losses(tmp_path)) >= 3)
-        process.send_signal(signal.SIGINT)
-        assert story.interrupted(process)
-    assert story.ended(ranks)
-    told.run("train", tmp_path, *SHORT, "--local", "training.stop_after=10")
-    assert story.losses(tmp_path) == straight[:10]
-    with told.started("train", tmp_path, *SHORT, "--local") as process:
-        ranks = story.ranks_until(process, lambda: len(story.losses(tmp_path)) >= 13)
-        process.kill()
-    assert story.ended(ranks)
-    told.run("train", tmp_path, *SHORT, "--local")
-    assert story.losses(tmp_path) == straight

@@ -178,6 +178,16 @@ def prune(folder: Path, keep: int, step: int) -> None:
         shutil.rmtree(path)
 
 
+def give_up(folder: Path) -> None:
+    """Delete what is unfinished after a failure, and have its room at once: emptied first, since
+    those who failed to write it still have it open. Several ranks may do so."""
+    for unfinished in folder.glob("unfinished-step-*"):
+        for path in unfinished.rglob("*"):
+            if path.is_file():
+                os.truncate(path, 0)
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _found(folder: Path) -> list[Path]:
     """Folders that claim to be checkpoints, oldest first."""
     if not folder.is_dir():

@@ -4,8 +4,10 @@ Knows nothing of DeepSpeed or of ranks beyond its own number. What a run has don
 the count of its steps: batch and learning rate follow from it.
 """
 
+import errno
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,6 +26,8 @@ Progress = Callable[[int, float, float], None]
 """Told of each step: its number (from 1), its loss, tokens per second."""
 
 _ENGINE = "engine"
+_FULL_BYTES = 1 << 20
+"""A disk that has less left could not take what torch wrote."""
 _log = logging.getLogger(__name__)
 
 
@@ -134,7 +138,9 @@ def _disk(folder: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
-        raise OSError(f"{folder}: could not be written: {first}") from error
+        full = shutil.disk_usage(folder).free < _FULL_BYTES
+        code = errno.ENOSPC if full else errno.EIO
+        raise OSError(code, f"could not be written: {first}", str(folder)) from error
 
 
 def _batches(run: Run, tokens: Tokens, numbers: Sequence[int]) -> list[Batch]:

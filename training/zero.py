@@ -10,7 +10,9 @@ where SETTINGS.json holds {"training": {...}, "tokens": "<folder>", "folder": "<
 """
 
 import atexit
+import contextlib
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -99,6 +101,20 @@ def run(job: Job, progress: loop.Progress | None = None) -> None:
         found = refusal.Refusal(says=str(error), input=isinstance(error, BadInput))
         refusal.write(folder, found)
         raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _say_full(folder)
+        raise
+
+
+def _say_full(folder: Path) -> None:
+    """Write down that the disk is full; what is unfinished there goes, to make room for the word.
+    Another rank may do the same."""
+    says = f"{folder}: the disk is full; free some space, then run the same command again"
+    with contextlib.suppress(OSError):
+        checkpoint.give_up(folder)
+    with contextlib.suppress(OSError):  # then how the ranks ended must tell it
+        refusal.write(folder, refusal.Refusal(says=says, input=False))
 
 
 def deepspeed_settings(config: TrainingConfig, world: int) -> dict[str, Any]:
@@ -200,7 +216,8 @@ class ZeroEngine:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a Job file; 0 done, 1 the loss was lost, 2 the file or what it names is wrong."""
+    """Run a Job file; 0 done, 1 the loss was lost or a disk failed, 2 the file or what it names is
+    wrong."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if len(arguments) != 1:
         _log.error("one argument: the SETTINGS.json of the run")
@@ -212,7 +229,7 @@ def main(arguments: Sequence[str]) -> int:
     except (BadInput, msgspec.DecodeError, FileNotFoundError) as error:
         _log.error("%s", error)
         return 2
-    except loop.Diverged as error:
+    except (loop.Diverged, OSError) as error:
         _log.error("%s", error)
         return 1
     return 0
