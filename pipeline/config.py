@@ -52,6 +52,13 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe and apply `a.b=value` words: each value as TOML, else as text."""
     path = Path(recipe)
+    try:
+        return _placed(_resolved(path, overrides))
+    except RecursionError:
+        raise BadInput(f"{path}: it, or a key=value word, is nested too deep") from None
+
+
+def _resolved(path: Path, overrides: Sequence[str]) -> Config:
     said = _read(path)
     whole = deepcopy(said)
     for word in overrides:
@@ -60,7 +67,7 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     if config is None:
         of_recipe = fault == _converted(said)[1]
         raise BadInput(f"{path}: {fault}" if of_recipe else fault)
-    return _placed(config)
+    return config
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -83,6 +90,8 @@ def _converted(tree: dict[str, Any]) -> tuple[Config | None, str]:
     for path, value, _ in _fields(config, ""):
         if isinstance(value, float) and not math.isfinite(value):
             return None, f"{path}: expected a finite number, got {value}"  # JSON has no other
+        if isinstance(value, int) and value.bit_length() > 63:
+            return None, f"{path}: expected a number of 64 bits"
     return config, ""
 
 

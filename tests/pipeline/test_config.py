@@ -77,6 +77,8 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
         ("training.weight_decay=nan", "training.weight_decay: "),
         pytest.param(f"training.steps={'9' * 5000}", "training.steps: Expected int", id="digits"),
         pytest.param(f"training.steps={'[' * 3000}", "training.steps: Expected int", id="brackets"),
+        pytest.param(f"training.steps={'9' * 400}", "training.steps: expected", id="large"),
+        pytest.param(f"crawl{'.a' * 1200}=1", "", id="deep"),
         ("nonsense", "nonsense: expected key=value"),
         ("a b=1", "'a b' is no key"),
         ("crawl=1", "crawl: Expected object"),
@@ -104,6 +106,12 @@ def test_bad_recipes_are_refused_with_their_file(recipe: Path, text: str, messag
     recipe.write_bytes(text.encode("latin-1"))
     with pytest.raises(BadInput, match=f"recipe.toml: .*{message}"):
         settings.load(recipe)
+
+
+def test_keys_without_end_are_refused(recipe: Path):
+    deep = f"crawl{'.a' * 3000}"
+    with pytest.raises(BadInput, match=r"recipe\.toml.* nested too deep"):
+        settings.load(recipe, [f"{deep}=1", f"{deep}=2"])
 
 
 def test_only_what_the_recipe_says_is_blamed_on_the_recipe(recipe: Path):
