@@ -95,12 +95,12 @@ def _answers(address: str) -> bool:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
             pass
-        # Whatever it says, Ray's own words are better, once we join.
         asked = [sys.executable, "-c", _ASK, place]
-        subprocess.run(asked, capture_output=True, timeout=CONNECT_TIMEOUT_S, check=False)
+        done = subprocess.run(asked, capture_output=True, timeout=CONNECT_TIMEOUT_S, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return False
-    return True
+    # Any other refusal Ray tells in better words, once we join; ray:// is another door of it.
+    return address.startswith("ray://") or b"Method not found" not in done.stderr
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,9 +100,21 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
 def test_what_listens_and_is_no_ray_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(Unreachable, match=f"no Ray answers at {address}"):
-            cluster.connected(address, 1).__enter__()
+        refused(f"127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.undo()
+    grpc = pytest.importorskip("grpc")  # what Ray speaks, but another's service
+    other = grpc.server(ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
+    other.start()
+    try:
+        refused(address)
+    finally:
+        other.stop(None).wait()
+
+
+def refused(address: str) -> None:
+    with pytest.raises(Unreachable, match=f"no Ray answers at {address}"):
+        cluster.connected(address, 1).__enter__()
 
 
 def drivers(logs: Path) -> int:
