@@ -27,7 +27,7 @@ def make(
         for left in root.glob(".*.tmp"):  # of a run that was killed
             left.unlink(missing_ok=True)
         planned = _upto(plan(config), until)
-        _record(root, config, remake)
+        _record(root, config, remake, planned[-1].makes)
         states = state.inspect(planned, root, shards)
         for entry in states.values():
             if entry.reasons and entry.status != "whole":
@@ -53,23 +53,25 @@ def _executor(address: str | None, local: bool, workers: int) -> AbstractContext
     return cluster.executor(address, workers)
 
 
-def _record(root: Path, config: Config, remake: str | None) -> None:
+def _record(root: Path, config: Config, remake: str | None, last: str) -> None:
     """Write down what is asked for. A remake that was interrupted is gone on with: the same request
     does not begin another."""
     run = state.load_run(root)
-    before = msgspec.to_builtins(run)
-    if remake and remake != run.remaking:
+    before = msgspec.json.encode(run)
+    if remake and remake not in run.remaking:
         run.remakes[remake] = run.remakes.get(remake, 0) + 1
-        run.remaking = remake
+        run.remaking[remake] = last
     run.settings = settings.tree(config)
-    if msgspec.to_builtins(run) != before:
+    if msgspec.json.encode(run) != before:
         state.save_run(root, run)
 
 
 def _remade(root: Path, found: Mapping[str, state.State]) -> None:
+    """Forget the remakes of which all that was asked for is whole."""
     run = state.load_run(root)
-    if run.remaking in found:
-        run.remaking = None
+    left = {name: last for name, last in run.remaking.items() if last not in found}
+    if left != run.remaking:
+        run.remaking = left
         state.save_run(root, run)
 
 

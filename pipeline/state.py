@@ -42,8 +42,8 @@ class RunFile(msgspec.Struct, kw_only=True):
     """Fingerprint of the newest whole generation, by dataset."""
     remakes: dict[str, int] = {}
     """How often a dataset was made anew by request; hashed into its fingerprint."""
-    remaking: str | None = None
-    """The dataset of the last such request, until all that was to be made is whole."""
+    remaking: dict[str, str] = {}
+    """Requests of that kind under way: the dataset, and the last one that was to be made then."""
     settings: dict[str, Any] = {}
     """The resolved tree of the last rebuild."""
 

@@ -297,8 +297,12 @@ def test_a_remake_that_failed_is_gone_on_with_and_one_that_is_done_is_not(recipe
         failed = run(*again, "--address", "127.0.0.1:1")
         assert (failed.returncode, failed.stderr) == (1, "webtext: no Ray answers at 127.0.0.1:1\n")
     assert remakes() == {"links": 1}
+    done = run(
+        "rebuild", str(recipe), "--remake", "submissions", "--until", "submissions", "--local"
+    )
+    assert done.returncode == 0
     done = run(*again, "--local")
-    assert "links is made anew" in done.stdout and remakes() == {"links": 1}
+    assert "links is made anew" in done.stdout and remakes() == {"links": 1, "submissions": 1}
     assert "links is made anew" not in run("rebuild", str(recipe), "--local").stdout
     assert "links is made anew" in run(*again, "--local").stdout
-    assert remakes() == {"links": 2}
+    assert remakes() == {"links": 2, "submissions": 1}
