@@ -113,7 +113,7 @@ def resolve(server: socket.socket, names: set[str]) -> None:
 
 
 def no_routes(fourth: Path, sixth: Path) -> int:
-    """Packets that found no way out, by the kernel's counters: nothing can hide from them."""
+    """Packets that found no way out, by the kernel's counters."""
     lines = fourth.read_text().splitlines()
     counted, values = (line.split() for line in lines if line.startswith("Ip: "))
     found = re.search(r"(?m)^Ip6OutNoRoutes\s+(\d+)", sixth.read_text() if sixth.exists() else "")

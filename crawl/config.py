@@ -46,8 +46,8 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Take what a dump that ends too early still holds, instead of refusing it."""
 
     refused_domains: Annotated[tuple[str, ...], Meta(extra={"changes": ["links"]})] = ()
-    """Domains, with all below them, that are never followed, beside the built-in list. The paper
-    left out `wikipedia.org`."""
+    """Domains, with all below them, that are not followed, beside the built-in list. The paper left
+    out `wikipedia.org`."""
 
     followed_domains: Annotated[tuple[str, ...], Meta(extra={"changes": ["links"]})] = ()
     """Domains, with all below them, that are followed although the built-in list refuses them, or

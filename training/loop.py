@@ -138,7 +138,8 @@ def _disk(folder: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
-        full = shutil.disk_usage(folder).free < _FULL_BYTES
+        # Another rank to whom the disk was full has deleted it; nobody else does meanwhile.
+        full = not folder.exists() or shutil.disk_usage(folder.parent).free < _FULL_BYTES
         code = errno.ENOSPC if full else errno.EIO
         raise OSError(code, f"could not be written: {first}", str(folder)) from error
 
