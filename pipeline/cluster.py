@@ -37,7 +37,17 @@ PREFIX = "webtext-ray-"
 LONGEST_PARENT = 30
 """Characters of a temporary folder's path that leave room for Ray's sockets below 107."""
 CONNECT_TIMEOUT_S = 10.0
-_ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
+UNIMPLEMENTED = 12
+"""gRPC's status of a server that has no such service."""
+_ASK = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import RpcError
+try:
+    GcsClient(address=sys.argv[1])
+except RpcError as error:
+    sys.exit(error.rpc_code)
+"""
 MEMORY_SHARE = 0.8
 """A task never asks for more of the largest node's memory: it would wait for ever."""
 
@@ -100,7 +110,7 @@ def _answers(address: str) -> bool:
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return False
     # Any other refusal Ray tells in better words, once we join; ray:// is another door of it.
-    return address.startswith("ray://") or b"Method not found" not in done.stderr
+    return address.startswith("ray://") or done.returncode != UNIMPLEMENTED
 
 
 @contextmanager

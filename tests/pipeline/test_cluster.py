@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def rebuild(recipe: Path, *words: str, **environment: str) -> str:
+def rebuild(recipe: Path, *words: str, code: int = 0, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "rebuild", str(recipe), *words],
         capture_output=True,
@@ -43,8 +42,8 @@ def rebuild(recipe: Path, *words: str, **environment: str) -> str:
         timeout=DEADLINE_S,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def test_an_embedded_ray_leaves_nothing_behind_and_sweeps_after_the_killed(
@@ -74,9 +73,11 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
     # As on macOS: Ray takes 127.0.0.1 as it is given, and listens there alone.
     loopback = token | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     temporary = loopback | {"RAY_TMPDIR": str(folder)}
+    elsewhere = free_port()
     head = subprocess.Popen(
         [ray, "start", "--head", "--block", "--port=0", "--num-cpus=2", "--disable-usage-stats",
-         "--include-dashboard=false", "--node-ip-address=127.0.0.1"],
+         "--include-dashboard=false", "--node-ip-address=127.0.0.1",
+         f"--node-manager-port={elsewhere}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env=os.environ | temporary | {"HOME": str(tmp_path)},
     )  # fmt: skip
@@ -88,6 +89,10 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
         # Without an address it is found where `ray start` has written it down.
         rebuild(recipe, "--remake", "links", **temporary)
         assert drivers(logs) == 2 and head.poll() is None
+        # Another of its doors speaks the same protocol, but is not the one to join at.
+        wrong = f"127.0.0.1:{elsewhere}"
+        refused = rebuild(recipe, "--remake", "links", "--address", wrong, code=1, **loopback)
+        assert refused.splitlines()[-1] == f"webtext: no Ray answers at {wrong}"
     finally:
         below = story.descendants(head.pid)
         os.kill(head.pid, signal.SIGTERM)
@@ -100,21 +105,14 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
 def test_what_listens_and_is_no_ray_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        refused(f"127.0.0.1:{server.getsockname()[1]}")
-    monkeypatch.undo()
-    grpc = pytest.importorskip("grpc")  # what Ray speaks, but another's service
-    other = grpc.server(ThreadPoolExecutor(1))
-    address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
-    other.start()
-    try:
-        refused(address)
-    finally:
-        other.stop(None).wait()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(Unreachable, match=f"no Ray answers at {address}"):
+            cluster.connected(address, 1).__enter__()
 
 
-def refused(address: str) -> None:
-    with pytest.raises(Unreachable, match=f"no Ray answers at {address}"):
-        cluster.connected(address, 1).__enter__()
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def drivers(logs: Path) -> int:
