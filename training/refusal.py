@@ -25,8 +25,11 @@ def write(folder: Path, refusal: Refusal) -> None:
     """Put it in place, whole; several ranks may do so at once."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{_FILE}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    unfinished.write_bytes(msgspec.json.encode(refusal))
-    unfinished.replace(folder / _FILE)
+    try:
+        unfinished.write_bytes(msgspec.json.encode(refusal))
+        unfinished.replace(folder / _FILE)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Refusal | None:

@@ -1,0 +1,39 @@
+"""What one rank writes for whoever started it: whole, or not there."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from training import refusal
+from training.refusal import Refusal
+
+LOST = Refusal(says="step 3: loss nan", input=False)
+
+
+def test_what_is_written_is_read_until_it_is_forgotten(tmp_path: Path) -> None:
+    folder = tmp_path / "not/yet"
+    assert refusal.read(folder) is None
+    refusal.write(folder, LOST)
+    assert refusal.read(folder) == LOST
+    refusal.clear(folder)
+    refusal.clear(folder)
+    assert refusal.read(folder) is None and list(folder.iterdir()) == []
+
+
+def test_ranks_that_write_at_once_leave_one_whole_word(tmp_path: Path) -> None:
+    words = [Refusal(says=str(rank) * 5000, input=True) for rank in range(8)]
+    ranks = [threading.Thread(target=refusal.write, args=(tmp_path, word)) for word in words]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert refusal.read(tmp_path) in words
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_word_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "refused.json").mkdir()
+    with pytest.raises(OSError, match=r"refused\.json"):
+        refusal.write(tmp_path, LOST)
+    assert [path.name for path in tmp_path.iterdir()] == ["refused.json"]
