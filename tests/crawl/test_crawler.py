@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -193,15 +194,21 @@ def test_no_two_requests_to_a_host_come_closer_than_its_delay(
         assert all(pause >= delay_s for pause in pauses)
 
 
+def in_turn(*answers: bytes) -> Callable[[Any], Awaitable[None]]:
+    """A page that answers so, one request after the other."""
+    left = iter(answers)
+
+    async def answer(writer: Any) -> None:
+        writer.write(next(left))
+        await writer.drain()
+
+    return answer
+
+
 def test_what_may_pass_is_asked_again_and_what_will_not_is_not(
     site: web.Site, settings: Settings, tmp_path: Path
 ) -> None:
-    answers = iter([web.response(503), web.response(200, PAGE.encode())])
-
-    async def recovers(writer: Any) -> None:
-        writer.write(next(answers))
-        await writer.drain()
-
+    recovers = in_turn(web.response(503), web.response(200, PAGE.encode()))
     site.route("a.web.test", "/recovers", recovers)
     site.route("a.web.test", "/broken", web.response(500))
     found = crawl(
@@ -394,12 +401,7 @@ def test_as_many_redirects_are_followed_as_the_recipe_says(
 def test_a_host_that_was_asked_too_often_is_asked_again_later(
     site: web.Site, settings: Settings, tmp_path: Path
 ) -> None:
-    answers = iter([web.response(429), web.response(200, PAGE.encode())])
-
-    async def relents(writer: Any) -> None:
-        writer.write(next(answers))
-        await writer.drain()
-
+    relents = in_turn(web.response(429), web.response(200, PAGE.encode()))
     site.route("a.web.test", "/", relents)
     row = crawl(settings(), tmp_path, "http://a.web.test/")["http://a.web.test/"]
     assert row["outcome"] == "ok"

@@ -118,7 +118,10 @@ def test_stops_at_the_first_command_that_fails_with_its_status(play: Path) -> No
     assert "funnel" not in out
 
 
-def test_ctrl_c_ends_the_command_too(play: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_told_to_end_ends_its_command_first(
+    play: Path, told: signal.Signals
+) -> None:
     script = """
     import os, signal, sys, time
     def ended(*_):
@@ -132,7 +135,7 @@ def test_ctrl_c_ends_the_command_too(play: Path) -> None:
     assert story.stdout is not None
     while story.stdout.readline().strip() != "waiting":
         assert story.poll() is None
-    story.send_signal(signal.SIGINT)
+    story.send_signal(told)
     _, err = story.communicate(timeout=60)
     assert story.returncode == 130
     assert (play / "ended").read_text() == "yes"
@@ -236,22 +239,3 @@ def test_a_command_that_is_killed_has_the_status_of_a_shell(play: Path) -> None:
     story = start(play, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     story.communicate(timeout=60)
     assert story.returncode == 128 + signal.SIGKILL
-
-
-def test_a_demo_that_is_told_to_end_ends_its_command_first(play: Path) -> None:
-    script = """
-    import signal, sys
-    def ended(*_):
-        open("ended", "w").write("yes")
-        sys.exit(130)
-    signal.signal(signal.SIGINT, ended)
-    print("waiting", flush=True)
-    signal.pause()
-    """
-    story = start(play, script)
-    assert story.stdout is not None
-    while story.stdout.readline().strip() != "waiting":
-        assert story.poll() is None
-    story.send_signal(signal.SIGTERM)
-    assert story.wait(timeout=60) == 130
-    assert (play / "ended").read_text() == "yes"

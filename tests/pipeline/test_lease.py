@@ -33,11 +33,14 @@ def holder(root: Path) -> subprocess.Popen[str]:
     return process
 
 
+def refused(root: Path, words: str) -> None:
+    with pytest.raises(Held, match=words), lease.hold(root, "rebuild"):
+        pytest.fail("two writers")
+
+
 def test_the_second_is_told_who_holds_it(tmp_path: Path):
     other = holder(tmp_path)
-    refusal = rf"webtext rebuild` \(process {other.pid} on .*\) for \d+ s"
-    with pytest.raises(Held, match=refusal), lease.hold(tmp_path, "rebuild"):
-        pytest.fail("two writers")
+    refused(tmp_path, rf"webtext rebuild` \(process {other.pid} on .*\) for \d+ s")
     other.communicate("")
 
 
@@ -60,8 +63,7 @@ def test_a_lease_of_days_is_told_in_seconds(tmp_path: Path):
     owner = json.loads((tmp_path / "lease.json").read_text())
     owner["since"] = (datetime.now(UTC) - timedelta(days=3)).isoformat()
     (tmp_path / "lease.json").write_text(json.dumps(owner))
-    with pytest.raises(Held, match=r"for 2592\d\d s"), lease.hold(tmp_path, "rebuild"):
-        pytest.fail("two writers")
+    refused(tmp_path, r"for 2592\d\d s")
     other.communicate("")
 
 
@@ -70,7 +72,5 @@ def test_who_was_killed_is_not_named_any_more(tmp_path: Path):
     dead.kill()
     dead.communicate()
     other = holder(tmp_path)
-    refusal = rf"process {other.pid} on"
-    with pytest.raises(Held, match=refusal), lease.hold(tmp_path, "rebuild"):
-        pytest.fail("two writers")
+    refused(tmp_path, rf"process {other.pid} on")
     other.communicate("")
