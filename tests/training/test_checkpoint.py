@@ -201,3 +201,15 @@ def test_what_cannot_go_on_is_refused_in_one_line(
 def test_a_changed_rhythm_may_go_on(tmp_path: Path) -> None:
     config = TrainingConfig(checkpoint_every=7, stop_after=40, evaluate_every=0)
     checkpoint.refuse_foreign(make(tmp_path, 10), config, world=2, tokens="abc")
+
+
+def test_what_is_given_up_takes_no_room_though_it_is_open(tmp_path: Path) -> None:
+    unfinished = checkpoint.begin(tmp_path, 5)
+    (unfinished / "engine").mkdir()
+    with (unfinished / "engine/state.pt").open("wb") as open_still:
+        open_still.write(bytes(1 << 20))
+        open_still.flush()
+        checkpoint.give_up(tmp_path)
+        assert os.fstat(open_still.fileno()).st_size == 0
+    assert list(tmp_path.iterdir()) == []
+    checkpoint.give_up(tmp_path)
