@@ -23,7 +23,7 @@ except GangFailed as failed:
 """
 RANK = """
 import os, sys
-print(os.environ["RANK"], *sys.argv[1:])
+os.write(1, " ".join([os.environ["RANK"], *sys.argv[1:]]).encode() + b"\\n")  # whole, or they mix
 sys.exit(3 if os.environ["RANK"] == "1" and FAILS else 0)
 """
 
