@@ -67,7 +67,11 @@ def test_whatever_ends_a_rebuild_it_goes_on_to_the_same_root_hash(
         assert story.crawls(process)
         process.kill()  # in the middle of the crawl; its workers see that themselves
     with told.started("rebuild", tmp_path, "workers=2") as process:
-        story.wait_until(process, lambda: story.reports(tmp_path) >= 6)
+        lease = tmp_path / "lease.json"  # names the process once it can hear Ctrl-C
+        story.wait_until(
+            process,
+            lambda: f'"pid": {process.pid},' in lease.read_text() and story.reports(tmp_path) >= 6,
+        )
         process.send_signal(signal.SIGINT)
         assert story.interrupted(process)
     with told.started("rebuild", tmp_path, "workers=2") as process:
