@@ -30,9 +30,9 @@ $(VENV)/installed: $(SETTINGS)
 demo: setup
 	@WEBTEXT_SETUP_SECONDS=$$(cat $(VENV)/installed) $(BIN)/python -m pipeline.demo
 
-# The slow ones start processes of their own on all cores: they run one after another.
+# The slow ones share runs within a file: file by file, two at once.
 test: quick
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 quick: setup
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal

@@ -134,12 +134,18 @@ def disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def kill(pid: int) -> None:
-    """SIGKILL a process, if it lives."""
+def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send a process a signal, if it lives."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, how)
     except ProcessLookupError:
         return
+
+
+def freeze(process: subprocess.Popen[str]) -> None:
+    """Stop the driver and every process it started where they are."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        kill(pid, signal.SIGSTOP)
 
 
 def kill_all(process: subprocess.Popen[str]) -> None:

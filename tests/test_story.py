@@ -57,6 +57,7 @@ def test_whatever_ends_a_rebuild_it_goes_on_to_the_same_root_hash(
 ):
     with told.started("rebuild", tmp_path, "workers=2") as process:
         story.wait_until(process, lambda: story.reports(tmp_path) >= 1)
+        story.freeze(process)  # it must not have crawled all before the other has asked
         refused = told.run("rebuild", tmp_path, code=1)
         assert f"is held by `webtext rebuild` (process {process.pid} on" in refused
         assert len(refused.splitlines()) == 1

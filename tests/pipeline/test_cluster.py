@@ -98,7 +98,7 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
         os.kill(head.pid, signal.SIGTERM)
         head.wait(DEADLINE_S)
         for pid in below:
-            end(pid)
+            story.kill(pid)
         subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
@@ -121,13 +121,15 @@ def drivers(logs: Path) -> int:
 
 
 LISTENING = """
+from contextlib import suppress
 import psutil
 from pipeline import cluster
 with cluster.connected(None, 1):
     for process in psutil.Process().children(recursive=True):
-        for socket in process.net_connections("tcp"):
-            if socket.status == psutil.CONN_LISTEN:
-                print(socket.laddr.ip)
+        with suppress(psutil.NoSuchProcess):
+            for socket in process.net_connections("tcp"):
+                if socket.status == psutil.CONN_LISTEN:
+                    print(socket.laddr.ip)
 """
 
 
@@ -149,13 +151,6 @@ def started(head: subprocess.Popen[bytes], written: Path) -> str:
     return written.read_text().strip()
 
 
-def end(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
 def test_workers_end_with_their_driver(recipe: Path):
     """No orphan goes on writing after the driver is killed."""
     process = subprocess.Popen(
@@ -163,25 +158,18 @@ def test_workers_end_with_their_driver(recipe: Path):
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     workers: set[int] = set()
-    while process.poll() is None and len(list(recipe.parent.glob("run/*/*/reports/*"))) < 2:
-        workers |= {pid for pid in story.descendants(process.pid) if is_worker(name(pid))}
+    while process.poll() is None and story.reports(recipe.parent / "run") < 2:
+        below = story.descendants(process.pid)
+        workers |= {pid for pid in below if is_worker(story.command(pid))}
         time.sleep(0.01)
     process.kill()
     process.wait()
     ends = time.monotonic() + DEADLINE_S
-    while any(map(name, workers)) and time.monotonic() < ends:
+    while any(map(story.command, workers)) and time.monotonic() < ends:
         time.sleep(0.1)
-    assert workers and not any(map(name, workers))
+    assert workers and not any(map(story.command, workers))
 
 
 def is_worker(title: str) -> bool:
     """Ray's agents outlive a driver by a minute, but write nothing of ours."""
     return title.startswith("ray::") and "Agent" not in title
-
-
-def name(pid: int) -> str:
-    """What a living process calls itself; nothing of a dead one."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
