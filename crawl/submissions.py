@@ -55,6 +55,8 @@ class Post(msgspec.Struct, rename={"meta": "_meta"}):
 
 
 NO_POST = {LeftOut.MALFORMED, LeftOut.TRUNCATED}
+# The last: brackets nested deeper than a reader goes.
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 DECODER = msgspec.json.Decoder(Post)
 
 
@@ -124,7 +126,7 @@ def _is_list(path: str, lines: list[bytes]) -> bool:
 def _is_object(line: bytes) -> bool:
     try:
         return isinstance(msgspec.json.decode(line), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return False
 
 
@@ -158,7 +160,7 @@ def _from_url(line: bytes, config: CrawlConfig) -> Row | LeftOut:
 def _from_json(line: bytes, config: CrawlConfig) -> Row | LeftOut:
     try:
         post = DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return LeftOut.MALFORMED
     if reason := _reason(post, config):
         return reason
@@ -207,7 +209,7 @@ def _target(post: Post) -> str | LeftOut:
 def _day(created: int | float | str | None) -> datetime.date | None:
     try:
         seconds = float(created) if created is not None else -1.0
-    except ValueError:
+    except (ValueError, OverflowError):  # the second: of hundreds of digits
         return None
     if not 0 <= seconds < LAST_SECOND:
         return None

@@ -66,6 +66,7 @@ def test_a_post_becomes_a_row(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "malformed"),
         (post(id=None), "malformed"),
         (post(url=["x"]), "malformed"),
+        (b'{"id": "deep", "x": ' + b"[" * 100_000, "malformed"),
         (post(promoted=True, subreddit=None), "promoted"),
         (post(is_self=True), "self"),
         (post(removed_by_category="moderator"), "removed"),
@@ -79,6 +80,7 @@ def test_a_post_becomes_a_row(tmp_path: Path) -> None:
         (post(created_utc=None), "no_date"),
         (post(created_utc="soon"), "no_date"),
         (post(created_utc=1e300), "no_date"),
+        (post(created_utc=10**400), "no_date"),
         (post(created_utc=1514764800), "after_until"),
     ],
 )
