@@ -56,8 +56,20 @@ Address = str
 
 
 LOCAL_FAULTS = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.ENOSPC}
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EADDRNOTAVAIL,
+        errno.ENETDOWN,
+    }
 )
+# Said of a network far away, too, and of a name server that does not know what to say.
+FAULTS_OFFLINE = frozenset({errno.ENETUNREACH, socket.EAI_AGAIN})
+FAR = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))
+"""Addresses that are nobody's (RFC 5737, RFC 3849), so that the way to them is the way out."""
 
 
 class PrivateAddress(OSError):
@@ -185,7 +197,19 @@ def _is_ours(error: BaseException) -> bool:
     """Whether this machine failed, not the server: what it says of a host would be slander, and the
     ledger would repeat it for ever."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return isinstance(cause, OSError) and cause.errno in LOCAL_FAULTS
+    if not isinstance(cause, OSError):
+        return False
+    return cause.errno in LOCAL_FAULTS or (cause.errno in FAULTS_OFFLINE and is_offline())
+
+
+def is_offline() -> bool:
+    """Whether this machine has no way out. Nothing is sent: a datagram socket that connects only
+    looks the way up."""
+    for family, address in FAR:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
+            way.connect((address, 9))
+            return False
+    return True
 
 
 def pinned(config: CrawlConfig) -> tuple[Pin, ...]:

@@ -1,12 +1,20 @@
 """Where a request may go, and how hosts are pinned."""
 
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
 from crawl import network, url
 from crawl.config import CrawlConfig
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +66,22 @@ def test_only_addresses_of_the_public_internet_are_public(address: str, public: 
     assert network.is_public(address) is public
 
 
+def test_a_machine_is_offline_where_no_way_leads_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [
+        "unshare", "--user", "--map-root-user", "--net",
+        sys.executable, "-c", "from crawl import network; print(network.is_offline())",
+    ]  # fmt: skip
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone[:4], "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("this user may not make a network of his own")
+    told = subprocess.run(alone, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert told == "True\n"
+    monkeypatch.setattr(network, "FAR", (*network.FAR, (socket.AF_INET, "127.0.0.1")))
+    assert not network.is_offline()
+
+
 def test_pins_are_matched_by_scheme_and_by_the_longest_name() -> None:
     pins = network.pinned(
         CrawlConfig(
@@ -82,7 +106,11 @@ def test_pins_are_matched_by_scheme_and_by_the_longest_name() -> None:
 
 
 @given(st.text().map("http://a.com/".__add__))
+@example("http://a.com/x?")
+@example("http://a.com/x??")
+@example("http://a.com/x?a?")
 def test_every_fetch_url_can_be_asked_as_it_is(text: str) -> None:
     asked = url.without_fragment(url.fetch_url(text) or "http://a.com/")
+    path, _, query = asked.partition("?")
     # but for a question mark with nothing behind it, which asks for nothing
-    assert str(URL(asked, encoded=True)) == asked.removesuffix("?")
+    assert str(URL(asked, encoded=True)) == (asked if query else path)
