@@ -3,7 +3,8 @@
 Each record is its own gzip member, so that any can be read alone. A body is kept as it came over
 the wire but for its Transfer-Encoding, which FastWARC would otherwise count into the digests: the
 header is dropped, Content-Length rewritten, and both originals kept as `X-Crawler-*`. So is a
-reason phrase that is not ASCII: whatever a server says can be written.
+reason phrase that is not ASCII. What is not ASCII in a header's value is percent-encoded, as UTF-8:
+whatever a server says can be written.
 """
 
 import base64
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from fastwarc.warc import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
@@ -27,6 +29,7 @@ from crawl.schema import BadInput
 Headers = tuple[tuple[str, str], ...]
 RECORD_HEADER_BYTES = 64 * 1024
 UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+ASCII = "\t" + "".join(map(chr, range(0x20, 0x7F)))
 NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
 
@@ -126,12 +129,22 @@ def read(path: Path, place: Place) -> Answer:
         file.seek(place.offset)
         member = file.read(place.length)
     try:
-        record = next(iter(ArchiveIterator(io.BytesIO(member), parse_http=True)), None)
+        plain = io.BytesIO(_inflated(member))
+        record = next(iter(ArchiveIterator(plain, parse_http=True)), None)
         if record is not None and record.http_headers is not None:
             return _answer(record, record.reader.read())
-    except (OSError, zlib.error) as error:
+    except (OSError, ValueError, zlib.error) as error:
         raise ValueError(f"{path}: no readable record at {place.offset}: {error}") from error
     raise ValueError(f"{path}: no response at {place.offset}")
+
+
+def _inflated(member: bytes) -> bytes:
+    """All of a gzip member, its checksum too: who reads the body alone does not come so far."""
+    inflater = zlib.decompressobj(wbits=31)
+    plain = inflater.decompress(member)
+    if not inflater.eof or inflater.unused_data:
+        raise ValueError("no whole gzip member")
+    return plain
 
 
 def records(path: str, max_bytes: int) -> Iterator[Record]:
@@ -184,15 +197,20 @@ def _kept(answer: Answer) -> list[tuple[str, str]]:
     length = str(len(answer.body))
     kept: list[tuple[str, str]] = []
     if NOT_ASCII.search(answer.reason):
-        kept.append(("X-Crawler-Reason", UNWRITABLE.sub("\ufffd", answer.reason)))
+        kept.append(("X-Crawler-Reason", _encoded(answer.reason)))
     for name, value in answer.headers:
-        name, value = NOT_ASCII.sub("?", name), UNWRITABLE.sub("\ufffd", value)
+        name, value = NOT_ASCII.sub("?", name), _encoded(value)
         lower = name.lower()
         if lower == "transfer-encoding" or (lower == "content-length" and value != length):
             name = f"X-Crawler-{name}"
         if lower != "content-length" or value != length:
             kept.append((name, value))
     return [*kept, ("Content-Length", length)]
+
+
+def _encoded(value: str) -> str:
+    # Not left to warcio, which fails on `é; a=b`.
+    return quote(UNWRITABLE.sub("\ufffd", value), safe=ASCII)
 
 
 def _record(found: Any, max_bytes: int) -> Record:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fastwarc.warc import ArchiveIterator
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawl import warc
@@ -196,6 +196,7 @@ LINES = st.text(max_size=20)
 
 
 @given(LINES, st.lists(st.tuples(LINES, LINES), max_size=3))
+@example(";\x1f=0", [("x", "\u00e9; a=b")])
 def test_whatever_a_server_says_can_be_written(reason: str, headers: list[tuple[str, str]]) -> None:
     file = io.BytesIO()
     said = warc.Answer(404, reason, tuple(headers), b"body")
@@ -203,12 +204,19 @@ def test_whatever_a_server_says_can_be_written(reason: str, headers: list[tuple[
     assert gzip.decompress(file.getvalue()).startswith(b"WARC/1.1\r\n")
 
 
+def test_a_header_that_is_not_ascii_stays_readable(tmp_path: Path) -> None:
+    said = 'text/html;\tcharset="100%"; \u65e5=1'
+    (place,) = write(tmp_path / "x.warc.gz", answer(b"body", ("X-Type", said)))
+    found = warc.read(tmp_path / "x.warc.gz", place).header("X-Type")
+    assert found == 'text/html;\tcharset="100%"; %E6%97%A5=1'
+
+
 def test_a_reason_that_is_not_ascii_is_kept_aside(tmp_path: Path) -> None:
     path = tmp_path / "x.warc.gz"
     (place,) = write(path, warc.Answer(404, "Non trouv\u00e9", (), b"body"))
     found = warc.read(path, place)
     assert (found.status, found.reason, found.body) == (404, "Non trouv?", b"body")
-    assert found.header("X-Crawler-Reason") == "Non%20trouv%C3%A9"
+    assert found.header("X-Crawler-Reason") == "Non trouv%C3%A9"
 
 
 def test_headers_that_end_in_a_bare_line_feed(data: Path) -> None:
