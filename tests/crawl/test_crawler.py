@@ -65,7 +65,8 @@ def test_every_kind_of_answer_is_an_outcome(
     status: int | None,
 ) -> None:
     site.route("a.web.test", "/x", answer)
-    config = settings(max_bytes=4096, timeout_s=0.5, retries=0)
+    patience = {"timeout_s": 0.5} if answer is web.hang else {}
+    config = settings(max_bytes=4096, retries=0, **patience)
     row = crawl(config, tmp_path, "http://a.web.test/x")["http://a.web.test/x"]
     assert (row["outcome"], row["status"]) == (outcome, status)
     if status:
@@ -172,7 +173,8 @@ def test_robots_are_asked_first_and_obeyed(
     site.route("a.web.test", "/robots.txt", answer)
     site.route("a.web.test", "/moved.txt", web.response(200, b"User-agent: *\nDisallow: /x"))
     site.page("a.web.test", "/x", PAGE)
-    row = crawl(settings(retries=0, timeout_s=0.5), tmp_path, "http://a.web.test/x")
+    patience = {"timeout_s": 0.5} if answer is web.hang else {}
+    row = crawl(settings(retries=0, **patience), tmp_path, "http://a.web.test/x")
     assert row["http://a.web.test/x"]["outcome"] == outcome
     assert site.paths("a.web.test")[0] == "/robots.txt"
     assert ("/x" in site.paths("a.web.test")) is (outcome == "ok")
@@ -318,8 +320,7 @@ def test_dead_names_cost_the_living_nothing(
         await writer.drain()
 
     site.route("last.web.test", "/", open_up)
-    found = crawl(settings(retries=0, timeout_s=0.5), tmp_path, "http://last.web.test/", *dead,
-                  *living)  # fmt: skip
+    found = crawl(settings(retries=0), tmp_path, "http://last.web.test/", *dead, *living)
     assert {found[address]["outcome"] for address in dead} == {"unreachable"}
     assert {found[address]["outcome"] for address in living} == {"ok"}
     assert set(asked.values()) == {1}
@@ -358,6 +359,36 @@ def test_a_host_that_lets_nobody_in_is_not_blamed_on_its_robots(
         config = settings(resolve=resolve, connect_timeout_s=0.2, retries=0)
         row = crawl(config, tmp_path, "http://deaf.web.test/")["http://deaf.web.test/"]
     assert row["outcome"] == "timeout"
+
+
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+    ],
+)
+def test_a_machine_without_a_way_out_says_nothing_of_a_host(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: OSError,
+    offline: bool,
+) -> None:
+    def lookup(host: str) -> list[str]:
+        raise fault
+
+    monkeypatch.setattr(network, "addresses", lookup)
+    monkeypatch.setattr(network, "is_offline", lambda: offline)
+    address = "http://somewhere.example/"
+    if offline:
+        with pytest.raises(OSError, match=str(fault.strerror)):
+            crawl(settings(retries=0), tmp_path, address)
+    else:
+        row = crawl(settings(retries=0), tmp_path, address)[address]
+        assert row["outcome"] == "unreachable"
+    assert len(observations.read(tmp_path)) == (0 if offline else 1)
 
 
 def test_a_full_disk_is_told_as_what_it_is(

@@ -181,10 +181,11 @@ def test_a_stopped_crawl_goes_on_where_it_was(
     config = settings(min_delay_s=0.02)
     arguments = [msgspec.json.encode(config).decode(), str(tmp_path), *addresses]
     child = subprocess.Popen(
-        [sys.executable, "-c", CRAWLER, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", CRAWLER, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    while len(site.log) < asked:
+    while len(site.log) < asked and child.poll() is None:
         time.sleep(0.001)
+    assert child.stderr and len(site.log) >= asked, child.stderr and child.stderr.read()
     child.send_signal(by)
     child.wait()
     durable = set(observations.read(tmp_path)["final_url"].to_pylist()) | {

@@ -48,7 +48,7 @@ def crawled(
             min_delay_s=0.0,
             back_off_s=0.01,
             retries=1,
-            timeout_s=2.0,
+            timeout_s=5.0,
             resolve={"*.test": served.address},
         )
         left_out: Counter[str] = Counter()
