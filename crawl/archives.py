@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import content, url, warc
+from crawl import claims, content, url, warc
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
 from crawl.schema import RESPONSE_COLUMNS, Capture, LinkOutcome, Observation
@@ -36,7 +36,7 @@ def replay(
     config: CrawlConfig,
     counts: Counter[str],
 ) -> None:
-    """Copies the captures of the kept `links` from one WARC file (gz, zst or plain, any URI).
+    """Copies the captures of the kept `links` from one WARC file (gz, zst or plain).
 
     Every record of the archive is counted in `counts` under one of `Capture`. Raises BadInput where
     the file is missing or is no WARC file; damage further on ends it there, counted.
@@ -45,7 +45,7 @@ def replay(
     folder = Path(observations)
     label = "a" + hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
     low, high = ledger.LOWEST, ledger.HIGHEST
-    with ledger.claimed(folder, low, high, label=label):
+    with claims.claimed(folder, low, high, label=label):
         ledger.recover(folder, label=label)
         known = _known(folder, wanted)
         with ledger.Writer(folder, low, high, label=label) as writer:

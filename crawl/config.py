@@ -23,7 +23,7 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Everything that a recipe can say under `[crawl]`."""
 
     submissions: tuple[str, ...] = ()
-    """Reddit dumps (zst, xz, bz2, gz or plain ndjson) or plain lists of URLs: paths, globs, URIs.
+    """Reddit dumps (zst, xz, bz2, gz or plain ndjson) or plain lists of URLs: paths and globs.
     They count by the digest of their content, not by their names."""
 
     min_karma: Annotated[int, Meta(ge=0, extra={"changes": ["links"]})] = 3
@@ -54,7 +54,7 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `refused_domains` a domain above. What names a host most closely decides."""
 
     archives: tuple[str, ...] = ()
-    """WARC files (gz, zst or plain) in which pages are looked for first: paths, globs, URIs."""
+    """WARC files (gz, zst or plain) in which pages are looked for first: paths and globs."""
 
     live: Annotated[bool, Meta(extra={"changes": ["pages"]})] = True
     """Ask the web for pages that no archive has. False: no socket is ever opened."""

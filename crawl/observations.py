@@ -5,9 +5,6 @@ journal `NAME.ndjson.open`, which its writer holds a lock on; a journal line is 
 WARC records that it speaks of. So whatever instant the writer is killed at, the lines whose records
 can be read are the truth, and `recover` makes a segment of them: nothing is lost, nothing doubled.
 A name begins with the range of ids it covers, so that a reader opens only what overlaps its own.
-
-Who asks for a range of ids claims it first: a locked file `NAME.claim`, which ends with its owner.
-Claims of one label that overlap exclude each other, others never do.
 """
 
 import contextlib
@@ -26,22 +23,16 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crawl import warc
+from crawl import claims, warc
+from crawl.claims import Held
 from crawl.schema import OBSERVATIONS, Observation
 
 SEGMENT_BYTES = 256 * 1024 * 1024
 SYNC_S = 2.0
 """Seconds of work that a machine's crash, not a process's, can lose."""
-RANGE_BYTES = 4
+UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems answer that cannot sync a folder, some network and FUSE mounts among them."""
 LOWEST, HIGHEST = b"\x00" * 16, b"\xff" * 16
-
-
-CLAIM_WAIT_S = 60.0
-"""Seconds that the predecessor of a task that is tried again may take to die."""
-
-
-class Held(RuntimeError):
-    """Another process writes to the ledger for the same links: there must be one."""
 
 
 class Damaged(RuntimeError):
@@ -77,7 +68,7 @@ class Writer:
         """`low` and `high`: the first and last id that may come. `label`: who writes, part of the
         names. `clock`: seconds, for the intervals between two syncs."""
         self._folder = folder
-        self._range = f"{low[:RANGE_BYTES].hex()}-{high[:RANGE_BYTES].hex()}-{label}"
+        self._range = claims.name(low, high, label)
         self._clock = clock
         self._segment: _Segment | None = None
         self._failed: BaseException | None = None
@@ -187,36 +178,6 @@ class _Segment:
         os.fsync(self._journal.fileno())
 
 
-@contextlib.contextmanager
-def claimed(
-    folder: Path,
-    low: bytes,
-    high: bytes,
-    *,
-    label: str,
-    wait_s: float = CLAIM_WAIT_S,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[None]:
-    """Keeps a range of ids, both ends included, from all others that claim it under this label.
-
-    Where another process has it, that one is waited for; after `wait_s` seconds Held is raised.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    first, last = low[:RANGE_BYTES].hex(), high[:RANGE_BYTES].hex()
-    path = folder / f"{first}-{last}-{label}-{secrets.token_hex(6)}.claim"
-    deadline = clock() + wait_s
-    while not (file := _claim(path, low, high, label)):
-        if clock() >= deadline:
-            raise Held(f"{folder}: another process asks for the same links; end it, then go on")
-        sleep(0.05)
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 def recover(
     folder: Path,
     low: bytes = LOWEST,
@@ -234,9 +195,9 @@ def recover(
     itself. `label` restricts this to one writer's segments.
     """
     deadline = clock() + wait_s
-    for journal in _overlapping(folder, ".ndjson.open", low, high):
+    for journal in claims.overlapping(folder, ".ndjson.open", low, high):
         name = journal.name.removesuffix(".ndjson.open")
-        if label is not None and _label(journal) != label:
+        if label is not None and claims.label_of(journal) != label:
             continue
         while not _recovered(journal, name):
             if clock() >= deadline:
@@ -251,7 +212,7 @@ def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST) -> pa.Table:
     """
     tables = [
         _read(path, [("link_id", ">=", low), ("link_id", "<=", high)])
-        for path in _overlapping(folder, ".parquet", low, high)
+        for path in claims.overlapping(folder, ".parquet", low, high)
     ]
     return pa.concat_tables([OBSERVATIONS.empty_table(), *tables])
 
@@ -272,41 +233,6 @@ def _journal(folder: Path, name: str) -> Path:
 
 def _open_warc(folder: Path, name: str) -> Path:
     return folder / f"{name}.warc.gz.open"
-
-
-def _claim(path: Path, low: bytes, high: bytes, label: str) -> IO[bytes] | None:
-    """The claim, locked; None where a living process has one that it overlaps."""
-    with path.with_name(".claims").open("ab") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # one process at a time looks and claims
-        for other in _overlapping(path.parent, ".claim", low, high):
-            if _label(other) == label and _is_held(other):
-                return None
-        file = path.open("xb")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return file
-
-
-def _is_held(path: Path) -> bool:
-    """Whether the owner of a claim lives; the claim of a dead one is taken away."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    path.unlink(missing_ok=True)
-    return False
-
-
-def _label(path: Path) -> str:
-    return path.name.split("-")[2]
-
-
-def _overlapping(folder: Path, suffix: str, low: bytes, high: bytes) -> list[Path]:
-    first, last = low[:RANGE_BYTES].hex(), high[:RANGE_BYTES].hex()
-    found = sorted(path for path in folder.glob(f"[0-9a-f]*{suffix}"))
-    return [path for path in found if path.name[:8] <= last and path.name[9:17] >= first]
 
 
 def _recovered(journal: Path, name: str) -> bool:
@@ -392,5 +318,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
     finally:
         os.close(descriptor)

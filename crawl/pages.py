@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import crawler
+from crawl import claims, crawler
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
 from crawl.schema import LINKS, PAGES, RESPONSE_COLUMNS, LinkOutcome, PageOutcome
@@ -50,14 +50,14 @@ def fetch(
 
     `observations` is the ledger's folder. Links without an observation are asked for on the live
     web, politely, if `config.live`. `clock` counts seconds, `now` tells the date. Raises BadInput
-    for settings with which nobody should be asked, `observations.Held` where another process goes
+    for settings with which nobody should be asked, `claims.Held` where another process goes
     on crawling the same range, and `observations.Damaged` where the ledger lacks what was asked.
     """
     kept = _kept(links)
     if not kept:
         return
     folder, low, high = Path(observations), kept[0]["link_id"], kept[-1]["link_id"]
-    with ledger.claimed(folder, low, high, label=LABEL):
+    with claims.claimed(folder, low, high, label=LABEL):
         ledger.recover(folder, low, high)
         rows = ledger.read(folder, low, high)
         over = _over_budget(kept, rows, config)
