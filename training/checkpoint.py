@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from training import files
 from training.config import BadInput, TrainingConfig
 
 VERSION = 1
@@ -117,13 +118,13 @@ def seal(
     )
     (unfinished / COMPLETE).write_bytes(msgspec.json.format(msgspec.json.encode(marker)) + b"\n")
     for path in (*unfinished.rglob("*"), unfinished):
-        _to_disk(path)
+        files.to_disk(path)
     final = unfinished.with_name(f"step-{step:06d}")
     if final.exists():  # a damaged one, which whoever resumed only passed over
         _set_aside(final)
     unfinished.replace(final)
     # Else a power cut could undo the new name and keep the deletion of those before it.
-    _to_disk(final.parent)
+    files.to_disk(final.parent)
     return Checkpoint(final, marker)
 
 
@@ -231,12 +232,3 @@ def _files(folder: Path) -> Iterator[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    """Of a file its content, of a folder the names in it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

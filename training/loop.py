@@ -74,6 +74,8 @@ def train(run: Run, resume: checkpoint.Checkpoint | None, progress: Progress | N
             if lines is not None:
                 lines.write(line)
             if _due(step + 1, config.checkpoint_every) or step + 1 == config.last_step():
+                if lines is not None:
+                    lines.sync()
                 save(run, step + 1)
             if lines is not None and progress is not None:
                 progress(step + 1, found.loss, line["tokens_per_s"])

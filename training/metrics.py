@@ -4,11 +4,14 @@ A line has step, loss, lr, grad_norm, tokens (of the run so far), tokens_per_s a
 step), and validation_loss where the step looked at the validation split.
 """
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import msgspec
+
+from training import files
 
 _NAME = "metrics.jsonl"
 
@@ -44,6 +47,10 @@ class Writer:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
+    def sync(self) -> None:
+        """Put all lines on the disk: a checkpoint must not know of steps that they do not."""
+        os.fsync(self._file.fileno())
+
 
 def read(folder: Path | str) -> list[dict[str, Any]]:
     """A run's lines; none where it has not begun. A last line cut short by a crash is left out."""
@@ -56,6 +63,4 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
 
 def _cut(path: Path, after_step: int) -> None:
     kept = [line for line in read(path.parent) if line["step"] <= after_step]
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in kept))
-    unfinished.replace(path)
+    files.write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in kept))

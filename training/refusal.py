@@ -4,11 +4,11 @@ The first rank to see it writes it into the run's folder, whoever started the ra
 a process that ended says no more than a number.
 """
 
-import os
-import secrets
 from pathlib import Path
 
 import msgspec
+
+from training import files
 
 _FILE = "refused.json"
 
@@ -24,12 +24,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 def write(folder: Path, refusal: Refusal) -> None:
     """Put it in place, whole; several ranks may do so at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{_FILE}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        unfinished.write_bytes(msgspec.json.encode(refusal))
-        unfinished.replace(folder / _FILE)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    files.write(folder / _FILE, msgspec.json.encode(refusal))
 
 
 def read(folder: Path) -> Refusal | None:

@@ -43,7 +43,7 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.ops import __compatible_ops__ as _compatible_ops
 
-from training import batches, checkpoint, loop, refusal, tokens
+from training import batches, checkpoint, files, loop, refusal, tokens
 from training.config import BadInput, TrainingConfig
 from training.engine import Batch, Step, adamw, own_weights
 from training.model import GPT2, build
@@ -302,9 +302,7 @@ def _record(folder: Path, config: TrainingConfig, world: int) -> None:
         "deepspeed.json": msgspec.json.encode(deepspeed_settings(config, world)),
     }
     for name, content in records.items():
-        unfinished = folder / f"{name}.unfinished"
-        unfinished.write_bytes(msgspec.json.format(content) + b"\n")
-        unfinished.replace(folder / name)
+        files.write(folder / name, msgspec.json.format(content) + b"\n")
 
 
 if __name__ == "__main__":

@@ -99,6 +99,27 @@ def test_checkpoints_come_when_due_and_at_the_end(
     assert names == ["step-000009", "step-000010"]
 
 
+def test_no_checkpoint_is_sealed_before_its_lines_are_on_the_disk(
+    config: TrainingConfig, tokens_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, happened = metrics.Writer.sync, []
+
+    def sync(writer: metrics.Writer) -> None:
+        lines(writer)
+        happened.append(("lines", len(metrics.read(tmp_path))))
+
+    def seal(*arguments: Any, step: int, **rest: Any) -> checkpoint.Checkpoint:
+        happened.append(("checkpoint", step))
+        return sealed(*arguments, step=step, **rest)
+
+    sealed = checkpoint.seal
+    monkeypatch.setattr(metrics.Writer, "sync", sync)
+    monkeypatch.setattr(checkpoint, "seal", seal)
+    go(config, tokens_folder, tmp_path)
+    assert [step for kind, step in happened if kind == "checkpoint"][-1] == 20
+    assert happened[::2] == [("lines", step) for _, step in happened[1::2]]
+
+
 def test_progress_is_told_each_step(
     config: TrainingConfig, tokens_folder: Path, tmp_path: Path
 ) -> None:
