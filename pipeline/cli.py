@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -132,6 +133,8 @@ def why(recipe: str, url: str, overrides: tuple[str, ...], as_json: bool) -> Non
     """
     from pipeline import why as stories
 
+    if not settings.is_text(url):
+        raise BadInput("URL: is not UTF-8")
     story = stories.story(settings.load(recipe, overrides), url)
     click.echo(json.dumps(story, indent=1) if as_json else stories.text(story))
 
@@ -199,9 +202,20 @@ def _shown(value: Any) -> str:
     return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
 
 
+def hear() -> None:
+    """Take a request to end and a terminal that was closed as Ctrl-C, but what was told to outlive
+    its terminal (nohup) does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
 def run() -> None:
     """The program: the command, and every end it can come to in one line."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the terminal has no letter for is spelt out
+            stream.reconfigure(errors="backslashreplace")
     try:
         webtext.main(standalone_mode=False)
     except click.exceptions.Exit as ended:

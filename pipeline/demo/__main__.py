@@ -43,6 +43,8 @@ _TIED = (
     "import ctypes, os, signal, sys\n"
     "if sys.platform == 'linux':\n"
     "    ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
+    "if str(os.getppid()) != os.environ.pop('WEBTEXT_DEMO'):\n"
+    "    sys.exit('the demo ended')\n"
     "os.execv(sys.executable, [sys.executable, '-m', 'pipeline', *sys.argv[1:]])"
 )
 
@@ -57,7 +59,7 @@ class CommandFailed(Exception):
 
 def main() -> int:
     """Tell the story; the exit status of the first command that fails, else 0."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cli.hear()
     try:
         return _story()
     except BadInput as error:
@@ -119,7 +121,11 @@ def _served(site: Site, config: Config) -> Iterator[tuple[Served, list[str]]]:
 def _run(words: list[str]) -> None:
     """One command, its output passed through; ended with us, however we end."""
     print(f"\n$ webtext {' '.join(_quoted(word) for word in words)}", flush=True)
-    with subprocess.Popen([sys.executable, "-c", _TIED, *words], start_new_session=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", _TIED, *words],
+        start_new_session=True,
+        env=os.environ | {"WEBTEXT_DEMO": str(os.getpid())},
+    ) as child:
         try:
             status = child.wait()
         except KeyboardInterrupt:

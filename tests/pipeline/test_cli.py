@@ -138,7 +138,8 @@ def test_a_broken_law_ends_the_audit_with_1(recipe: Path):
         path.write_bytes(path.read_bytes()[:-1])
     broken = run("audit", str(recipe), "--json")
     assert broken.returncode == 1
-    assert not json.loads(broken.stdout)["holds"]
+    found = json.loads(broken.stdout)
+    assert not found["holds"] and found["page"] is None
 
 
 def test_what_is_asked_for_as_json_is_json(recipe: Path):
@@ -236,12 +237,62 @@ def test_a_file_that_is_no_dump_ends_with_2_and_its_name(end, recipe: Path):
     assert said.splitlines()[-1].startswith(f"webtext: {path}: is no dump")
 
 
-def test_bytes_that_are_no_text_end_with_2_and_one_line(recipe: Path):
-    words = [os.fsencode(word) for word in ("generate", str(recipe), "\udcff")]
+@pytest.mark.parametrize("command, name", [("generate", b"PROMPT"), ("why", b"URL")])
+def test_bytes_that_are_no_text_end_with_2_and_one_line(recipe: Path, command: str, name: bytes):
+    words = [os.fsencode(word) for word in (command, str(recipe), "http://a-page.com/\udcff")]
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", *words], capture_output=True, cwd=ROOT, check=False
     )
-    assert (done.returncode, done.stderr) == (2, b"webtext: PROMPT: is not UTF-8\n")
+    assert (done.returncode, done.stderr) == (2, b"webtext: " + name + b": is not UTF-8\n")
+
+
+def test_what_a_terminal_has_no_letter_for_is_spelt_out(recipe: Path):
+    assert run("rebuild", str(recipe), "--local").returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "why", str(recipe), "http://no-such.com/?\u2026"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert "\\u2026" in done.stdout
+
+
+HEARS = """
+import os, signal, sys
+from pipeline import cli
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
+cli.hear()
+try:
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+    print("goes on")
+except KeyboardInterrupt:
+    print("ends")
+"""
+
+
+@pytest.mark.parametrize(
+    "before, told, end",
+    [
+        ("SIG_DFL", "SIGHUP", "ends"),
+        ("SIG_IGN", "SIGHUP", "goes on"),  # nohup
+        ("SIG_DFL", "SIGTERM", "ends"),
+    ],
+)
+def test_a_closed_terminal_is_ctrl_c_but_for_nohup(before: str, told: str, end: str):
+    done = subprocess.run(
+        [sys.executable, "-c", HEARS, before, told], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == f"{end}\n", done.stderr
+
+
+def test_what_the_killed_left_goes_and_what_an_audit_is_writing_stays(recipe: Path):
+    root = recipe.parent / "run"
+    root.mkdir()
+    left, written = root / ".report.html.1-a.tmp", root / ".report.html.2-b.tmp"
+    for path in (left, written):
+        path.touch()
+    os.utime(left, (0, 0))
+    assert run("rebuild", str(recipe), "--local").returncode == 0
+    assert not left.exists() and written.exists()
 
 
 def test_a_story_from_damaged_files_ends_with_1_and_their_name(end, recipe: Path):

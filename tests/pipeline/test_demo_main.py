@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.demo import __main__ as demo
 from pipeline.demo import memory, summary
 from pipeline.demo.server import serve
 from pipeline.demo.site import build
@@ -118,7 +119,7 @@ def test_stops_at_the_first_command_that_fails_with_its_status(play: Path) -> No
     assert "funnel" not in out
 
 
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_told_to_end_ends_its_command_first(
     play: Path, told: signal.Signals
 ) -> None:
@@ -162,6 +163,17 @@ def test_a_killed_demo_takes_its_command_along(play: Path) -> None:
     except subprocess.TimeoutExpired:
         os.kill(child, signal.SIGKILL)
         pytest.fail("the command outlived the demo")
+
+
+def test_a_command_whose_demo_is_gone_does_not_begin() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", demo._TIED, "--version"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"WEBTEXT_DEMO": "1"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "the demo ended\n")
 
 
 def stand_in(play: Path) -> Path:
