@@ -30,7 +30,7 @@ class Audit:
         return {
             "holds": self.holds,
             "laws": [asdict(law) for law in self.laws],
-            "page": str(self.page),
+            "page": str(self.page) if self.page else None,
         }
 
     def text(self) -> str:

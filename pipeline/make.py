@@ -1,7 +1,8 @@
 """`webtext rebuild`: the plan of a recipe, made whole by one writer on one executor."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,9 @@ from pipeline.plan import leaves_of, plan, stages
 from pipeline.rebuild import Executor, rebuild
 from pipeline.stage import Stage
 
+ABANDONED_S = 3600.0
+"""Seconds after its last byte from which nobody is writing a file of a few."""
+
 
 def make(
     config: Config, *, address: str | None, local: bool, until: str | None, remake: str | None
@@ -24,8 +28,7 @@ def make(
     _refuse_unknown((until, remake), stages(config, [], []))
     leaves_of(config)  # missing files are told before the root is made
     with lease.hold(root, "rebuild"):
-        for left in root.glob(".*.tmp"):  # of a run that was killed
-            left.unlink(missing_ok=True)
+        _sweep(root, time.time())
         planned = _upto(plan(config), until)
         _record(root, config, remake, planned[-1].makes)
         states = state.inspect(planned, root, shards)
@@ -43,6 +46,14 @@ def make(
     if not until:
         hashes = {name: entry.dataset.manifest.set_hash for name, entry in found.items()}
         yield f"root hash {manifest.root_hash(hashes)}"
+
+
+def _sweep(root: Path, now: float) -> None:
+    """Remove what the killed left half written. An audit may be at work: it holds no root."""
+    for left in root.glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if left.stat().st_mtime < now - ABANDONED_S:
+                left.unlink()
 
 
 def _executor(address: str | None, local: bool, workers: int) -> AbstractContextManager[Executor]:

@@ -8,6 +8,7 @@ a row group for every range (`scattered`), a reader asks for a range and gets it
 import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +98,9 @@ def digest_of(path: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it, both synced, when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two machines can have a process of one number, and one task where one is taken for lost.
+    attempt = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{attempt}.tmp")
     try:
         yield temporary
         _sync(temporary)
