@@ -1,5 +1,6 @@
 """What a person sees while work runs: bars on a terminal, else a line a dataset."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,8 @@ def _show(bars: Progress, bar: TaskID, metrics: Path) -> None:
 
 
 def _bars() -> Progress:
-    console = Console(stderr=True)
+    # Not rich's own guess: FORCE_COLOR would draw bars into a file.
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
     return Progress(
         TextColumn("{task.description:24}"),
         BarColumn(),
