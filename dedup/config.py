@@ -78,11 +78,12 @@ class CorpusConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Characters; Gopher's rule."""
 
     min_alphabetic_share: Annotated[Share, Meta(extra={"changes": ["duplicates", "corpus"]})] = 0.6
-    """Words that hold a letter, of all; Gopher asks 0.8, which drops tables and code that WebText
-    has."""
+    """Letters, of all characters but white space: fewer are tables of numbers. Gopher's rule asks
+    the same of words, of which 0.8 must hold a letter."""
 
     min_stop_word_share: Annotated[Share, Meta(extra={"changes": ["duplicates", "corpus"]})] = 0.05
-    """Words that are one of English's commonest, of all: running text has a quarter and more."""
+    """The eight words that Gopher looks for (the, be, to, of, and, that, have, with), of all: a
+    text with next to none is a list or a menu."""
 
     max_duplicate_line_share: Annotated[
         Share, Meta(extra={"changes": ["duplicates", "corpus"]})
