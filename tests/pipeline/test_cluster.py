@@ -69,7 +69,7 @@ def test_an_embedded_ray_leaves_nothing_behind_and_sweeps_after_the_killed(
 def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path):
     ray = str(Path(sys.executable).with_name("ray"))
     folder = Path("/tmp") / f"wr{os.getpid()}"
-    token = {"RAY_AUTH_TOKEN": "of-this-test", "RAY_AUTH_MODE": "token"}
+    token = {"RAY_AUTH_TOKEN": "of-this-test", "RAY_AUTH_MODE": "token", "RAY_ADDRESS": ""}
     # As on macOS: Ray takes 127.0.0.1 as it is given, and listens there alone.
     loopback = token | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     temporary = loopback | {"RAY_TMPDIR": str(folder)}

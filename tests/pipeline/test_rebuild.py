@@ -218,6 +218,7 @@ def test_progress_ends_at_the_whole(files, tmp_path: Path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes_and_raises_the_same_words(files, tmp_path: Path):
     here = make(files, tmp_path / "here")
     with cluster.executor(None, 2) as executor:
