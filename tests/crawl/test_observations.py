@@ -3,9 +3,11 @@
 import datetime
 import errno
 import fcntl
+import os
 import resource
 import shutil
 import signal
+import stat
 import tempfile
 import threading
 from pathlib import Path
@@ -234,6 +236,27 @@ def test_a_capture_is_chosen_by_content_before_names_of_files() -> None:
             (row,) = pages.select(table(*pair)).to_pylist()
             chosen.append(row[column])
         assert chosen == [values[0]] * 2
+
+
+@pytest.mark.parametrize(("code", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_folder_that_no_one_can_sync_stops_no_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: bool
+) -> None:
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", sync)
+        writer = Writer(tmp_path, LOW, HIGH, label="live")
+        append(writer, 0)
+        if told:
+            with pytest.raises(OSError, match="Input/output"):
+                writer.close()
+        else:
+            writer.close()
+    observations.recover(tmp_path)
+    check(tmp_path, 1)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="file sizes cannot be limited here")

@@ -109,6 +109,14 @@ def test_an_altered_file_is_an_error_that_names_it(tmp_path: Path, shift: int) -
         warc.read(path, warc.Place(place.offset + shift, place.length))
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_place_is_one_whole_record_and_nothing_else(tmp_path: Path, more: int) -> None:
+    path = tmp_path / "x.warc.gz"
+    place = write(path, answer(), answer())[0]
+    with pytest.raises(ValueError, match=r"x\.warc\.gz"):
+        warc.read(path, warc.Place(place.offset, place.length + more))
+
+
 def test_records_of_our_own_files(tmp_path: Path) -> None:
     path = tmp_path / "x.warc.gz"
     write(path, answer())

@@ -172,6 +172,16 @@ def test_a_folder_that_no_one_can_sync_stops_no_write(
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
+def test_two_machines_that_make_the_same_file_write_two(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 17)
+    path = tmp_path / "file"
+    with store.replacing(path) as one, store.replacing(path) as other:
+        one.write_bytes(b"whole")
+        other.write_bytes(b"half")
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_that_cannot_be_synced_is_never_put_in_place(tmp_path: Path, monkeypatch):
     def sync(descriptor: int) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")
