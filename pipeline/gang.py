@@ -23,8 +23,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 def gpus() -> int:
     """GPUs of the connected cluster."""
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(resources.get("GPU", 0))
+    return _resource("GPU")
 
 
 def run(
@@ -32,14 +31,21 @@ def run(
     argument: dict[str, Any],
     ranks: int,
     folder: str,
+    *,
+    use_gpu: bool,
     cpu_environment: Mapping[str, str],
 ) -> None:
     """Call `function(argument)` on `ranks` processes that form one torch process group.
 
-    `folder` is for Ray Train's own small files, so that they do not stay in the user's home. A
-    rank without a GPU starts with `cpu_environment`.
+    Each gets a GPU of its own, or a CPU and `cpu_environment`. `folder` is for Ray Train's own
+    small files, so that they do not stay in the user's home. GangFailed where the cluster has too
+    few, for Ray would wait, or where a rank was lost too often.
     """
-    use_gpu = _has_room(ranks)
+    kind = "GPU" if use_gpu else "CPU"
+    if _resource(kind) < ranks:
+        raise GangFailed(
+            f"training.ranks: is {ranks}, but the cluster has {_resource(kind)} {kind}s"
+        )
     trainer = TorchTrainer(
         function,
         train_loop_config=argument,
@@ -81,17 +87,9 @@ def _beside(work: Callable[[], object]) -> None:
         raise raised[0]
 
 
-def _has_room(ranks: int) -> bool:
-    """Whether each rank gets a GPU, or just a CPU; GangFailed where neither: Ray would wait."""
-    if gpus():
-        if gpus() < ranks:
-            raise GangFailed(f"training.ranks: is {ranks}, but the cluster has {gpus()} GPUs")
-        return True
+def _resource(name: str) -> int:
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus = int(resources.get("CPU", 0))
-    if cpus < ranks:
-        raise GangFailed(f"training.ranks: is {ranks}, but the cluster has {cpus} CPUs")
-    return False
+    return int(resources.get(name, 0))
 
 
 def _cause(error: Exception) -> str:

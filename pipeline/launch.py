@@ -1,6 +1,7 @@
 """`webtext train`, `evaluate` and `generate`: the run's tokens, the folder of their training, and
 who runs it."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +12,18 @@ import msgspec
 from pipeline import current, lease, progress, torchrun
 from pipeline.config import Config
 from pipeline.failures import BadInput, GangFailed
-from pipeline.store import write_json
+from pipeline.store import Dataset, write_json
 from training import batches, checkpoint, metrics, refusal, tokens
 from training.config import CPU_RANK_ENVIRONMENT, TrainingConfig
 
 Job = dict[str, Any]
 Check = Callable[[int], None]
+_log = logging.getLogger(__name__)
 
 
 def train(config: Config, *, address: str | None, local: bool) -> str:
     """Train until the last step; a line that says where the model lies."""
-    dataset = current.run(config)["tokens"]
+    dataset = _tokens(config)
     folder = current.training(config, dataset)
     last = config.training.last_step()
     found = checkpoint.newest(folder)
@@ -63,7 +65,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     """Loss and perplexity of the newest checkpoint on the held-out split."""
     from training.evaluate import evaluate as measure
 
-    dataset = current.run(config)["tokens"]
+    dataset = _tokens(config)
     folder = current.training(config, dataset)
     found = measure(str(folder), str(dataset.folder), config.training)
     write_json(folder / "evaluation.json", found)
@@ -78,6 +80,13 @@ def generate(config: Config, prompt: str, seed: int) -> str:
     return sample(str(folder), prompt, config.training, seed)
 
 
+def _tokens(config: Config) -> Dataset:
+    """The tokens, all of them: a training is named by what its manifest says is there."""
+    dataset = current.run(config)["tokens"]
+    dataset.require_files()
+    return dataset
+
+
 def _gang(config: Config, job: Job, address: str | None, check: Check) -> None:
     import torch  # noqa: F401  -- an absent extra is told before Ray starts
 
@@ -85,9 +94,13 @@ def _gang(config: Config, job: Job, address: str | None, check: Check) -> None:
 
     cpus = max(config.workers or os.cpu_count() or 1, config.training.ranks)
     with cluster.connected(address, cpus):
-        ranks = config.training.world(gang.gpus())
+        gpus = _gpus(config.training, gang.gpus())
+        ranks = config.training.world(gpus)
         check(ranks)
-        gang.run(rank, job, ranks, str(Path(job["folder"]) / "ray"), CPU_RANK_ENVIRONMENT)
+        gang.run(
+            rank, job, ranks, str(Path(job["folder"]) / "ray"),
+            use_gpu=gpus > 0, cpu_environment=CPU_RANK_ENVIRONMENT,
+        )  # fmt: skip
 
 
 def rank(job: Job) -> None:
@@ -104,8 +117,21 @@ def _raise_refusal(folder: Path) -> None:
 
 
 def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:
-    ranks = config.world(torchrun.gpus())
+    gpus = _gpus(config, torchrun.gpus())
+    ranks = config.world(gpus)
     check(ranks)
     path = Path(job["folder"]) / "job.json"
     write_json(path, job)
-    torchrun.run("training.zero", path, ranks, CPU_RANK_ENVIRONMENT)
+    torchrun.run("training.zero", path, ranks, {} if gpus else CPU_RANK_ENVIRONMENT)
+
+
+def _gpus(config: TrainingConfig, there: int) -> int:
+    """How many of the GPUs that are there the ranks may use."""
+    import torch
+
+    if config.device == "cpu" or not there:
+        return 0
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        _log.warning("this torch is built for CPUs: %d GPUs are left alone", there)
+        return 0
+    return there

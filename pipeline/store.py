@@ -8,6 +8,7 @@ a row group for every range (`scattered`), a reader asks for a range and gets it
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ ROW_GROUP_BYTES = 64 << 20
 PARTITIONS = b"webtext.partitions"
 """Key of the file's metadata that maps a range to its row group."""
 FORMAT: dict[str, Any] = {"compression": "zstd"}
+GLOB = re.compile(r"[*?\[]")
 UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
 """What file systems answer that cannot sync a folder, some network and FUSE mounts among them."""
 
@@ -178,9 +180,22 @@ class Dataset:
         """The fold of its reports; `Damaged` if it is gone or torn: a rebuild folds them anew."""
         return read_as(self.folder / "manifest.json", Manifest)
 
+    def require_files(self) -> None:
+        """`Damaged` where a file of the manifest is gone or has another length."""
+        for file in self.manifest.files:
+            path = self.folder / file.name
+            if not path.exists():
+                raise _gone(path, f"remove {self.folder}")
+            if path.stat().st_size != file.bytes:
+                raise _damaged(path, "not as long as written", f"remove {self.folder}")
+
     def files(self) -> list[Path]:
         """Its Parquet files, in order."""
         return sorted(self.folder.glob("[0-9]*.parquet"))
+
+    def patterns(self) -> list[str]:
+        """The same for duckdb, which takes every name for a glob."""
+        return [GLOB.sub(r"[\g<0>]", str(path)) for path in self.files()]
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of one id range, in the order they were written (by file, if scattered)."""

@@ -26,15 +26,15 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def run(module: str, settings: Path, ranks: int, cpu_environment: Mapping[str, str]) -> None:
+def run(module: str, settings: Path, ranks: int, environment: Mapping[str, str]) -> None:
     """Call `python -m module settings` on `ranks` processes that form one torch process group.
 
-    Ranks without a GPU start with `cpu_environment`. They end with this process, however it ends.
+    `environment` is added to ours. They end with this process, however it ends.
     """
     words = ["--standalone", f"--nproc-per-node={ranks}", "-m", module, str(settings)]
     with subprocess.Popen(
         [sys.executable, "-m", __name__, *words],
-        env=os.environ | ({} if gpus() else dict(cpu_environment)),
+        env=os.environ | dict(environment),
         preexec_fn=partial(_end_with, os.getpid()),
         start_new_session=True,  # Ctrl-C reaches it through us, once
     ) as process:

@@ -58,6 +58,7 @@ _AUTO_MICRO_TOKENS = 16_384
 
 CPU_RANK_ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
@@ -135,6 +136,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ranks: Annotated[int, Meta(ge=0)] = 0
     """Processes that train together; 0 is one per GPU, or one on a machine that has none."""
 
+    device: Literal["auto", "cpu"] = "auto"
+    """Where ranks compute: `auto` takes GPUs where there are any, `cpu` leaves them alone."""
+
     checkpoint_every: Annotated[int, Meta(ge=1)] = 1000
     """Steps between two checkpoints; a crash loses at most that much. The last step saves too."""
 
@@ -171,7 +175,13 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.batch_tokens // self.sizes().context
 
     def world(self, gpus: int) -> int:
-        """Processes to start on machines that have `gpus` GPUs in all."""
+        """Processes to start on machines that have `gpus` GPUs in all; BadInput where some would
+        get one and others none."""
+        if 0 < gpus < self.ranks:
+            raise BadInput(
+                f"training.ranks: is {self.ranks}, but there are {gpus} GPUs; take fewer ranks, or "
+                'set training.device = "cpu"'
+            )
         return self.ranks or max(1, gpus)
 
     def last_step(self) -> int:

@@ -66,6 +66,11 @@ def test_world(ranks: int, gpus: int, world: int) -> None:
     assert TrainingConfig(ranks=ranks).world(gpus) == world
 
 
+def test_more_ranks_than_gpus_are_refused_with_what_to_do() -> None:
+    with pytest.raises(BadInput, match=r'^training\.ranks: is 2, .* training\.device = "cpu"$'):
+        TrainingConfig(ranks=2).world(1)
+
+
 def test_trained_holds_the_marked_fields_only() -> None:
     assert TrainingConfig().trained().keys() == {
         "model", "batch_tokens", "steps", "learning_rate", "warmup_steps",

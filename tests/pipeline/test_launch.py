@@ -1,0 +1,48 @@
+"""What a training is given: tokens that are all there, and GPUs only where they can be used."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import launch
+from pipeline.failures import Damaged
+from tests.pipeline import small_run
+from training.config import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    "device, there, built, used",
+    [
+        ("auto", 4, True, 4),
+        ("auto", 0, True, 0),
+        ("auto", 4, False, 0),
+        ("cpu", 4, True, 0),
+    ],
+)
+def test_gpus_are_left_alone_where_they_are_not_wanted_or_of_no_use(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    device: str,
+    there: int,
+    built: bool,
+    used: int,
+):
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    with caplog.at_level(logging.WARNING):
+        assert launch._gpus(TrainingConfig(device=device), there) == used
+    assert bool(caplog.messages) == (not built)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_tokens_that_are_not_all_there_are_not_trained_on(tmp_path: Path, damage: str):
+    made = small_run.config(tmp_path)
+    small_run.rebuild(made)
+    folder = launch._tokens(made).folder
+    path = max(folder.glob("*.bin"), key=lambda path: path.stat().st_size)
+    path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:-2])
+    told = rf"{path}: is .*remove {folder} and run `webtext rebuild`"
+    for command in (launch.evaluate, lambda made: launch.train(made, address=None, local=True)):
+        with pytest.raises(Damaged, match=told):
+            command(made)
