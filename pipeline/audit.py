@@ -42,16 +42,17 @@ class Audit:
 
 
 def audit(config: Config) -> Audit:
-    """Check the run that `run.json` names; write `report.html` and `report.json` beside it."""
+    """Check what is made of the run; write `report.html` and `report.json` beside `run.json`."""
     root = Path(config.root)
-    run = current.run(config)
+    run = current.made(config)
     faults = laws.damaged(run)
     checked = laws.check(run, config.dedup, faults)
     if faults:
         return Audit(checked, None)
     html = root / "report.html"
-    folder = current.training(config, run["tokens"])
-    gathered = facts.gather(run, folder if (folder / "metrics.jsonl").exists() else None)
+    folder = current.training(config, run["tokens"]) if "tokens" in run else None
+    trained = folder if folder and (folder / "metrics.jsonl").exists() else None
+    gathered = facts.gather(run, trained)
     plain = [asdict(law) for law in checked]
     twin = json.dumps(gathered | {"laws": plain}, default=str)
     write_json(root / "report.json", json.loads(twin))

@@ -19,16 +19,29 @@ from training import checkpoint
 
 def run(config: Config) -> Mapping[str, Dataset]:
     """The ten datasets; BadInput where one is not made yet, or of other settings, and why."""
-    root = Path(config.root)
-    found = state.datasets(root)
+    found = made(config)
     for stage in stages(config, [], []):
         if stage.makes not in found:
-            raise BadInput(f"{root}: {stage.makes} is not made yet; run `webtext rebuild` first")
-        if reason := next(_differences(config, stage.makes, found), None):
+            raise _too_early(config, stage.makes)
+    return found
+
+
+def made(config: Config) -> Mapping[str, Dataset]:
+    """Those of the ten that are whole; BadInput where none is, or one is of other settings."""
+    found = state.datasets(Path(config.root))
+    planned = [stage.makes for stage in stages(config, [], [])]
+    if not found:
+        raise _too_early(config, planned[0])
+    for name in planned:
+        if name in found and (reason := next(_differences(config, name, found), None)):
             raise BadInput(
-                f"{root}: {stage.makes} is stale ({reason}); run `webtext rebuild` first"
+                f"{config.root}: {name} is stale ({reason}); run `webtext rebuild` first"
             )
     return found
+
+
+def _too_early(config: Config, name: str) -> BadInput:
+    return BadInput(f"{config.root}: {name} is not made yet; run `webtext rebuild` first")
 
 
 def training(config: Config, tokens: Dataset) -> Path:

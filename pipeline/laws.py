@@ -106,21 +106,31 @@ def _ids(dataset: Dataset, column: str, where: str = "true") -> Counter[bytes]:
 
 
 def tokens(run: Run) -> tuple[bool, str]:
-    """Law 2: ids, lengths and ends of text in the token files are those of the index and the
-    corpus."""
-    rows = query(run["tokens"], "select document_id, length from rows")
-    lengths = sum(length for _, length in rows)
-    stored = ends = 0
-    for path in sorted(run["tokens"].folder.glob("*.bin")):
+    """Law 2: in each split, ids, lengths and ends of text in the token files are those of the index
+    and the corpus."""
+    sides = query(run["corpus"], "select document_id, split from rows where verdict = 'kept'")
+    index = query(run["tokens"], "select document_id, split, length from rows")
+    documents, lengths = Counter(split for _, split, _ in index), Counter[str]()
+    for _, split, length in index:
+        lengths[split] += length
+    stored, ends = _stored(run["tokens"])
+    holds = Counter(sides) == Counter((i, split) for i, split, _ in index)
+    return holds and +lengths == +stored and +documents == +ends, (
+        f"{len(sides):,} documents kept, {len(index):,} in the index, {ends.total():,} ends of "
+        f"text; {lengths.total():,} tokens in the index, {stored.total():,} in the files"
+    )
+
+
+def _stored(dataset: Dataset) -> tuple[Counter[str], Counter[str]]:
+    """Tokens, and ends of text among them, in the files of each split."""
+    stored, ends = Counter[str](), Counter[str]()
+    for path in sorted(dataset.folder.glob("*.bin")):
         if path.stat().st_size:
             ids = np.memmap(path, "<u2", mode="r")
-            stored += len(ids)
-            ends += int((ids == END_OF_TEXT).sum())
-    holds = sorted(i for i, _ in rows) == sorted(kept(run)) and ends == len(rows)
-    return holds and lengths == stored, (
-        f"{len(kept(run)):,} documents kept, {len(rows):,} in the index, {ends:,} ends of text; "
-        f"{lengths:,} tokens in the index, {stored:,} in the files"
-    )
+            split = path.name.split(".")[1]
+            stored[split] += len(ids)
+            ends[split] += int((ids == END_OF_TEXT).sum())
+    return stored, ends
 
 
 def integrity(run: Run, damage: Sequence[str]) -> tuple[bool, str]:
@@ -150,12 +160,13 @@ def damaged(run: Run) -> list[str]:
     """The files that are not what their manifests say."""
     found = []
     for dataset in run.values():
+        remedy = f"remove {dataset.folder}, run `webtext rebuild`"
         for file in dataset.manifest.files:
             path = dataset.folder / file.name
             if not path.exists():
-                found.append(f"{path} is gone")
+                found.append(f"{path} is gone: {remedy}")
             elif digest_of(path) != file.digest:
-                found.append(f"{path} is not as it was written")
+                found.append(f"{path} is not as it was written: {remedy}")
     return found
 
 
@@ -172,17 +183,24 @@ def _faults(run: Run, dataset: Dataset) -> Iterator[str]:
 
 
 def dropped_twins(run: Run, config: DedupConfig) -> tuple[bool, str]:
-    """Law 4: of a sample of duplicates, each is similar to its keeper; every keeper is kept."""
+    """Law 4: who is dropped as a duplicate is who has a keeper; every keeper is kept; of a sample,
+    each is similar to its keeper."""
     twins = query(
         run["duplicates"], "select document_id, keeper_id from rows where keeper_id is not null"
     )
+    named = query(
+        run["corpus"], "select document_id from rows where list_contains(rules, 'duplicate')"
+    )
+    odd = {twin for twin, _ in twins} ^ {row[0] for row in named}
     gone = {keeper for _, keeper in twins} - kept(run)
     sample = _sample(sorted(twins))
     sets = _sets(run["documents"], [i for pair in sample for i in pair], config.ngram)
-    least = min((jaccard(sets[a], sets[b]) for a, b in sample), default=1.0)
-    return least >= config.threshold and not gone, (
+    likeness = [jaccard(sets[a], sets[b]) if a in sets and b in sets else 0.0 for a, b in sample]
+    least = min(likeness, default=1.0)
+    return least >= config.threshold and not gone and not odd, (
         f"{len(twins):,} duplicates, {len(sample):,} compared exactly: least Jaccard with the "
-        f"keeper {least:.3f} (threshold {config.threshold}); {len(gone):,} keepers not kept"
+        f"keeper {least:.3f} (threshold {config.threshold}); {len(gone):,} keepers not kept, "
+        f"{len(odd):,} dropped without a keeper or kept with one"
     )
 
 
@@ -238,9 +256,8 @@ def split(run: Run, config: DedupConfig) -> tuple[bool, str]:
 
 def query(dataset: Dataset, text: str) -> list[tuple[Any, ...]]:
     """The answer to an SQL question about `rows`, the dataset's rows."""
-    files = [str(path) for path in dataset.files()]
     with duckdb.connect() as connection:
-        rows = connection.read_parquet(files)
+        rows = connection.read_parquet(dataset.patterns(), hive_partitioning=False)
         connection.register("rows", rows)
         return connection.execute(text).fetchall()
 
@@ -251,4 +268,8 @@ def _sample(items: Sequence[Any]) -> list[Any]:
 
 def _sets(documents: Dataset, ids: Sequence[bytes], ngram: int) -> dict[bytes, Shingles]:
     table = documents.rows(list(ids), ["document_id", "text"])
-    return {row["document_id"]: shingles(words(row["text"]), ngram) for row in table.to_pylist()}
+    return {
+        row["document_id"]: shingles(words(row["text"]), ngram)
+        for row in table.to_pylist()
+        if row["text"] is not None
+    }

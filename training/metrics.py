@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from training import files
+from training.config import BadInput
 
 _NAME = "metrics.jsonl"
 
@@ -53,12 +54,21 @@ class Writer:
 
 
 def read(folder: Path | str) -> list[dict[str, Any]]:
-    """A run's lines; none where it has not begun. A last line cut short by a crash is left out."""
+    """A run's lines; none where it has not begun. A last line cut short by a crash is left out.
+    BadInput where another is damaged."""
     path = Path(folder) / _NAME
     if not path.exists():
         return []
     whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [msgspec.json.decode(line) for line in whole.splitlines()]
+    lines = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            lines.append(msgspec.json.decode(line, type=dict[str, Any]))
+        except msgspec.DecodeError as error:
+            raise BadInput(
+                f"{path}: line {number} is damaged ({error}); remove that line"
+            ) from error
+    return lines
 
 
 def _cut(path: Path, after_step: int) -> None:

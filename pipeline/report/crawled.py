@@ -56,7 +56,7 @@ def hosts(tables: Tables) -> dict[str, Any] | None:
         left join tokens on tokens.document_id = links.link_id
         group by 1"""
     ranked = "select * from (" + query + ") order by {0} desc, host limit {1}"
-    share = "select sum({0}) filter (place <= 10) / greatest(sum({0}), 1) share from "
+    share = "select coalesce(sum({0}) filter (place <= 10) / greatest(sum({0}), 1), 0) share from "
     share += "(select {0}, row_number() over (order by {0} desc, host) place from (" + query + "))"
     return {
         "hosts": tables.one(f"select count(*) n from ({query})")["n"],

@@ -13,13 +13,15 @@ from typing import Any
 from pipeline.manifest import Manifest, root_hash
 from pipeline.report import crawled, curated, funnel
 from pipeline.report.tables import opened
-from pipeline.store import Dataset, read_json
+from pipeline.store import Dataset, read_as, read_json
 from training import metrics
 
+EVALUATE = "remove it, run `webtext evaluate` again"
 SMOOTHED = 10
 """Steps whose mean is the last loss: a single small batch says little."""
 CURVE_POINTS = 1000
-"""Points of the loss curve at most; longer trainings are thinned evenly, the last step stays."""
+"""Points of the loss curve, about; longer trainings are thinned evenly, but the last step and each
+look at the held-out split stay."""
 
 
 def gather(
@@ -89,7 +91,11 @@ def _training(folder: Path | None) -> dict[str, Any] | None:
     if folder is None or not lines:
         return None
     every = -(-len(lines) // CURVE_POINTS)
-    curve = [line for place, line in enumerate(lines) if place % every == 0 or line is lines[-1]]
+    curve = [
+        line
+        for place, line in enumerate(lines)
+        if place % every == 0 or "validation_loss" in line or line is lines[-1]
+    ]
     evaluation = folder / "evaluation.json"
     return {
         "steps": lines[-1]["step"],
@@ -98,5 +104,7 @@ def _training(folder: Path | None) -> dict[str, Any] | None:
         "tokens": lines[-1].get("tokens"),
         "seconds": round(sum(line.get("seconds") or 0.0 for line in lines), 3),
         "curve": curve,
-        "evaluation": read_json(evaluation) if evaluation.exists() else None,
+        "evaluation": read_as(evaluation, dict[str, Any], EVALUATE)
+        if evaluation.exists()
+        else None,
     }

@@ -3,6 +3,7 @@
 Charts are put into `figures` under a name; the HTML holds `place_of(name)` where one will stand.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,8 @@ def passport(found: Mapping[str, Any], figures: Figures) -> str:
 
 def _setting(value: Any) -> str:
     shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+    if isinstance(shown, int | float):
+        shown = json.dumps(shown)  # to be cited and set again: neither rounded nor grouped
     return f"<code>{text(shown if shown != '' else None)}</code>"
 
 

@@ -80,10 +80,13 @@ def opened(run: Mapping[str, Dataset]) -> Iterator[Tables]:
     try:
         names = set()
         for name, dataset in run.items():
-            files = [str(path).replace("'", "''") for path in dataset.files()]
+            files = [pattern.replace("'", "''") for pattern in dataset.patterns()]
             if files:
                 listed = ", ".join(f"'{file}'" for file in files)
-                connection.execute(f"create view {name} as select * from read_parquet([{listed}])")
+                connection.execute(
+                    f"create view {name} as select * from read_parquet([{listed}], "
+                    "hive_partitioning = false)"  # a folder named a=1 is no column
+                )
                 names.add(name)
         yield Tables(connection, frozenset(names))
     finally:

@@ -81,8 +81,10 @@ def test_a_wrong_key_ends_with_2_and_one_line(recipe: Path, command: str):
         (("crawl.submissions=['gone.zst']",), "crawl.submissions: no such file"),
         (("crawl.submissions=[]",), "crawl.submissions: name at least one"),
         (("crawl.archives=['gone*.warc.gz']",), "crawl.archives: no such file"),
-        (("--until", "everything"), "everything: no such dataset; there are submissions, links"),
-        (("--remake", "observations"), "observations: no such dataset"),
+        (("--until", ""), "'': no such dataset"),
+        (("--remake", ""), "'': no such dataset"),
+        (("--until", "everything"), "'everything': no such dataset; there are submissions, links"),
+        (("--remake", "observations"), "'observations': no such dataset"),
         (("--sideways",), "No such option"),
     ],
 )
@@ -109,6 +111,26 @@ def test_a_missing_recipe_and_a_missing_argument_end_with_2(tmp_path: Path):
     refused(("status", str(tmp_path / "none.toml")), "no such recipe")
     refused(("status",), "Missing argument")
     refused(("remake",), "No such command")
+
+
+def test_an_audit_of_a_part_says_what_it_cannot_check(end, recipe: Path):
+    for until in ("submissions", "documents"):
+        assert end("rebuild", str(recipe), "--local", "--until", until)[0] == 0
+        assert end("audit", str(recipe)) == (0, "")
+        told = json.loads((recipe.parent / "run/report.json").read_bytes())
+        verdicts = {law["number"]: law["verdict"] for law in told["laws"]}
+        assert verdicts.pop("3") == "holds" and set(verdicts.values()) == {"not checked"}
+        assert (recipe.parent / "run/report.html").exists()
+
+
+def test_a_run_without_a_link_is_audited(end, recipe: Path):
+    dump = recipe.parent / "RS_self"
+    dump.write_text('{"id": "a", "is_self": true, "score": 5, "created_utc": 1}\n')
+    words = (str(recipe), f"crawl.submissions=['{dump}']")
+    assert end("rebuild", *words, "--local")[0] == 0
+    assert end("audit", *words) == (0, "")
+    told = json.loads((recipe.parent / "run/report.json").read_bytes())
+    assert told["hosts"]["ten_hold_of_links"] == 0
 
 
 @pytest.mark.parametrize("command", ["train", "audit", "evaluate"])
@@ -227,6 +249,12 @@ def test_a_root_that_cannot_be_written_ends_with_2(end, recipe: Path, command: s
         2,
         "webtext: root: /proc/x: cannot be written: No such file or directory\n",
     )
+
+
+def test_a_root_that_leads_nowhere_ends_with_2(end, recipe: Path):
+    (recipe.parent / "away").symlink_to(recipe.parent / "nowhere")
+    code, said = end("rebuild", str(recipe), f"root={recipe.parent}/away", "--local")
+    assert code == 2 and said.endswith("/away is not a folder\n") and said.count("\n") == 1
 
 
 def test_a_file_that_is_no_dump_ends_with_2_and_its_name(end, recipe: Path):

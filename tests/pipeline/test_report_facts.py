@@ -12,6 +12,7 @@ import pytest
 
 from crawl.schema import PAGES
 from dedup.schema import CORPUS
+from pipeline.failures import Damaged
 from pipeline.report import crawled, curated, facts
 from pipeline.report.tables import opened
 from pipeline.store import Dataset
@@ -190,12 +191,16 @@ def test_a_run_that_is_not_done_leaves_sections_out(run: dict[str, Dataset], upt
 
 def test_training_curve_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
     lines = [
-        {"step": n, "loss": 10 - n / 500, "lr": 1e-3, "tokens": n * 512} for n in range(1, 2502)
+        {"step": n, "loss": 10 - n / 500, "lr": 1e-3, "tokens": n * 512}
+        | ({"validation_loss": 9.0} if n % 250 == 0 else {})
+        for n in range(1, 2502)
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "evaluation.json").write_text('{"loss": 6.5}')
     found = facts.gather({}, tmp_path)["training"]
-    assert len(found["curve"]) <= facts.CURVE_POINTS + 1
+    looks = [line["step"] for line in found["curve"] if "validation_loss" in line]
+    assert looks == list(range(250, 2501, 250))
+    assert len(found["curve"]) <= facts.CURVE_POINTS + len(looks) + 1
     assert (found["curve"][0]["step"], found["curve"][-1]["step"]) == (1, 2501)
     assert (found["first_loss"], found["steps"]) == (lines[0]["loss"], 2501)
     assert found["last_loss"] == pytest.approx(sum(line["loss"] for line in lines[-10:]) / 10)
@@ -222,6 +227,15 @@ def test_values_lie_between_the_edges_of_their_bin() -> None:
                 assert low <= value < high or value == high == 70
 
 
-def test_folders_with_quotes_in_their_names_are_read(tmp_path: Path) -> None:
-    found = facts.gather(made_run.make(tmp_path / "it's a run", links=30), None)
-    assert found["tokens"]["splits"]
+@pytest.mark.parametrize("name", ["it's a run", "*", "[a]b?", "seed=1"])
+def test_folders_of_any_name_are_read_and_nothing_beside_them(tmp_path: Path, name: str) -> None:
+    plain = facts.gather(made_run.make(tmp_path / "run", links=30), None)
+    assert plain["tokens"]["splits"]
+    assert facts.gather(made_run.make(tmp_path / name, links=30), None) == plain
+
+
+def test_a_damaged_evaluation_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "evaluation.json").touch()
+    with pytest.raises(Damaged, match=r"evaluation\.json: is damaged .* `webtext evaluate` again"):
+        facts.gather({}, tmp_path)

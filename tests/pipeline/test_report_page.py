@@ -190,6 +190,13 @@ def test_facts_that_went_through_json_draw_the_same_page(
     assert page.render(json.loads(json.dumps(gathered)), LAWS) == html
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0001, "0.0001"), (0.12345, "0.12345"), (2019, "2019"), (True, "true")]
+)
+def test_a_setting_can_be_cited_as_it_stands(value: object, shown: str) -> None:
+    assert sections._setting(value) == f"<code>{shown}</code>"
+
+
 def test_numbers_are_right_aligned_and_grouped(html: str) -> None:
     assert re.search(r"<td class=n>\d{1,3},\d{3}</td>", html)
 

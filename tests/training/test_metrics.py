@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from training import metrics
+from training.config import BadInput
 
 
 def line(step: int, loss: float = 1.0) -> dict[str, float]:
@@ -58,6 +59,14 @@ def test_a_line_that_did_not_fit_is_an_error(tmp_path: Path) -> None:
             lines.write(line(3, 0.5) | {"much": 1e300})
     assert (tmp_path / "metrics.jsonl").stat().st_size == 100  # half of it is there, and told
     assert [each["step"] for each in metrics.read(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("damage", [b'{"step": 2, "lo', b"[2]", b"\xff"])
+def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
+    whole = b'{"step": 1, "loss": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(whole + damage + b"\n" + whole)
+    with pytest.raises(BadInput, match=r"metrics\.jsonl: line 2 is damaged .*; remove that line"):
+        metrics.read(tmp_path)
 
 
 def test_half_a_line_is_left_out_and_gone_after_a_resume(tmp_path: Path) -> None:
