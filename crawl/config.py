@@ -127,11 +127,6 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         if self.user_agent:
             _check_user_agent(self.user_agent)
-        elif self.live and self.submissions:
-            raise ValueError(
-                "user_agent is needed to ask the live web: `name/1.0 (+https://your.page)`, "
-                "or set live = false"
-            )
         for pattern, address in self.resolve.items():
             _check_resolve(pattern, address)
         _check_domains("refused_domains", self.refused_domains)

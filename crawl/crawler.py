@@ -34,8 +34,7 @@ async def crawl(
     """Appends one observation for each link of `todo` (link_id, url_key, fetch_url, host) to the
     ledger. Raises BadInput for settings with which nobody should be asked; what else goes wrong
     here, such as a full disk, is raised as it is, never in a group."""
-    if not config.user_agent:
-        raise BadInput("crawl.user_agent: is needed to ask the live web: `name/1.0 (+https://...)`")
+    require_contact(config)
     frontier: Frontier[_Job] = Frontier(
         delay_s=config.min_delay_s,
         back_off_s=config.back_off_s,
@@ -57,6 +56,15 @@ async def crawl(
         failed = _first(errors)
     if failed:
         raise failed
+
+
+def require_contact(config: CrawlConfig) -> None:
+    """BadInput where the live web would be asked by nobody in particular."""
+    if config.live and not config.user_agent:
+        raise BadInput(
+            "crawl.user_agent: is needed to ask the live web: `name/1.0 (+https://your.page)`, or "
+            "set crawl.live = false"
+        )
 
 
 def _first(error: Exception) -> Exception:

@@ -181,12 +181,16 @@ class Cluster:
     """An executor on the Ray that is connected."""
 
     def __init__(self) -> None:
+        self._tasks: dict[Any, Task] = {}
+        self._run = ray.remote(shard.run)
+        self._look()
+
+    def _look(self) -> None:
+        """What machines there are now: a cluster grows with what waits."""
         found = ray.nodes()  # type: ignore[no-untyped-call]
         nodes = [node["Resources"] for node in found if node["Alive"]]
         self.capacity = 4 * int(sum(node.get("CPU", 0) for node in nodes)) + 4
         self._memory = max(node.get("memory", 0) for node in nodes) * MEMORY_SHARE
-        self._tasks: dict[Any, Task] = {}
-        self._run = ray.remote(shard.run)
 
     def submit(self, task: Task) -> None:
         """Send a task, with what it needs."""
@@ -203,6 +207,7 @@ class Cluster:
         """The next task that is done."""
         done, _ = ray.wait(list(self._tasks), num_returns=1)
         task = self._tasks.pop(done[0])
+        self._look()
         try:
             return task, ray.get(done[0])
         except RayTaskError as error:

@@ -166,7 +166,7 @@ def is_text(word: str) -> bool:
 def _standing(root: Path) -> Path:
     """The folder that stands, of the root and those above it; BadInput where it is of no use."""
     try:
-        standing = next(path for path in (root, *root.parents) if path.exists())
+        standing = next(p for p in (root, *root.parents) if p.exists() or p.is_symlink())
         if not standing.is_dir():
             raise BadInput(f"root: {root}: {standing} is not a folder")
         if standing == root:

@@ -3,6 +3,7 @@
     BadInput        the user's input is wrong: exit 2
     WorkFailed      work could not be done: exit 1
       TaskFailed    a task's function raised
+      Changed       a dump or an archive is not the one whose digest was taken
       Damaged       a file that we wrote is gone or is not as we wrote it
       Held          another process writes to the root
       Unreachable   there is no Ray at the address
@@ -22,6 +23,10 @@ class WorkFailed(Exception):
 
 class Damaged(WorkFailed):
     """A file that we wrote is gone, or is not as we wrote it: which one, and what to remove."""
+
+
+class Changed(WorkFailed):
+    """A dump or an archive is not the one whose digest was taken."""
 
 
 class Held(WorkFailed):

@@ -14,10 +14,12 @@ from pipeline.store import digest_of, write_json
 
 
 class Leaf(msgspec.Struct, frozen=True):
-    """One file and the digest of its content."""
+    """One file, the digest of its content, and its size and time of change as it was taken."""
 
     path: str
     digest: str
+    bytes: int
+    mtime_ns: int
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -77,7 +79,10 @@ def digest(paths: Iterable[str], cache: Path) -> list[Leaf]:
     by_digest: dict[str, str] = {}
     for path in sorted(now):
         by_digest.setdefault(now[path].digest, path)
-    return [Leaf(path, value) for value, path in sorted(by_digest.items())]
+    return [
+        Leaf(path, value, now[path].bytes, now[path].mtime_ns)
+        for value, path in sorted(by_digest.items())
+    ]
 
 
 def _load(cache: Path) -> dict[str, _Seen]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from crawl import crawler
 from pipeline import config as settings
 from pipeline import lease, manifest, progress, state, status
 from pipeline.config import Config
@@ -25,7 +26,10 @@ def make(
 ) -> Iterator[str]:
     """Make what is missing; lines that say what is made anew and why, then what stands."""
     root, shards = Path(config.root), config.crawl.shards
-    _refuse_unknown((until, remake), stages(config, [], []))
+    unread = stages(config, [], [])
+    _refuse_unknown((until, remake), unread)
+    if any(stage.makes == "pages" for stage in _upto(unread, until)):
+        crawler.require_contact(config.crawl)
     leaves_of(config)  # missing files are told before the root is made
     with lease.hold(root, "rebuild"):
         _sweep(root, time.time())
@@ -43,7 +47,7 @@ def make(
         found = state.inspect(planned, root, shards)
         _remade(root, found)
     yield status.table(status.rows_of(found))
-    if not until:
+    if until is None:
         hashes = {name: entry.dataset.manifest.set_hash for name, entry in found.items()}
         yield f"root hash {manifest.root_hash(hashes)}"
 
@@ -69,7 +73,7 @@ def _record(root: Path, config: Config, remake: str | None, last: str) -> None:
     does not begin another."""
     run = state.load_run(root)
     before = msgspec.json.encode(run)
-    if remake and remake not in run.remaking:
+    if remake is not None and remake not in run.remaking:
         run.remakes[remake] = run.remakes.get(remake, 0) + 1
         run.remaking[remake] = last
     run.settings = settings.tree(config)
@@ -89,11 +93,11 @@ def _remade(root: Path, found: Mapping[str, state.State]) -> None:
 def _refuse_unknown(names: Sequence[str | None], plan: Sequence[Stage]) -> None:
     known = [stage.makes for stage in plan]
     for name in names:
-        if name and name not in known:
-            raise BadInput(f"{name}: no such dataset; there are {', '.join(known)}")
+        if name is not None and name not in known:
+            raise BadInput(f"{name!r}: no such dataset; there are {', '.join(known)}")
 
 
 def _upto(planned: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
-    if not until:
+    if until is None:
         return planned
     return planned[: [stage.makes for stage in planned].index(until) + 1]

@@ -44,7 +44,7 @@ def rebuild(
     for name, entry in states.items():
         _begin(entry)
         progress(name, entry.done, entry.tasks)
-        if entry.done == entry.tasks:
+        if entry.status == "whole" or entry.done == entry.tasks:
             _finish(entry, root)
     _run_tasks(states, root, executor, progress)
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from pipeline.failures import Changed
 from pipeline.manifest import Report, Tally, Written
 from pipeline.stage import Phase, Stage, Step
 from pipeline.store import Dataset, digest_of, read_as, write_json, write_rows, write_scattered
@@ -72,12 +73,14 @@ def run(task: Task) -> Report:
     done = report_of(task.folder, task.index)
     if done:
         return done
+    _require_still(task)
     started = time.perf_counter()
     left_out: Counter[str] = Counter()
     tally = Tally(task.stage.counted if task.phase == "main" else (), task.stage.volatile)
     batches = task.step.run(*arguments(task), *([left_out] if task.step.counts else []))
     if batches is not None:
         _write(task, tally.watch(batches))
+    _require_still(task)
     report = Report(
         index=task.index,
         rows=tally.rows,
@@ -103,6 +106,19 @@ def arguments(task: Task) -> list[Any]:
     values += [inputs[name].all(step.columns.get(name)) for name in step.whole]
     values += [inputs[name].rows for name in step.lookup]
     return values
+
+
+def _require_still(task: Task) -> None:
+    """`Changed` where the leaf is not the one whose digest the generation is named by."""
+    if task.step.over is None or not task.step.stamps:
+        return
+    path = Path(task.step.over[task.index])
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != task.step.stamps[task.index]:
+        raise Changed(
+            f"{path}: has changed since its digest was taken; when nobody writes to it any more, "
+            "run the same command again"
+        )
 
 
 def _write(task: Task, batches: Iterator[pa.RecordBatch]) -> None:

@@ -18,7 +18,7 @@ Sink = Callable[[Iterator[pa.RecordBatch], Path, str], pa.Table]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One kind of task. Its arguments are handed to `run` in the order of the fields below.
+    """One kind of task. What it reads is handed to `run` in the order of the fields below.
 
     How many tasks: one for every item of `over`; one if `gather`; else one for every shard.
     """
@@ -28,6 +28,9 @@ class Step:
     """Columns of the rows it yields; None: the step is an effect and leaves only a report."""
     over: tuple[str, ...] | None = None
     """Leaf files that begin the story; a task reads one of them."""
+    stamps: tuple[tuple[int, int], ...] = ()
+    """Their sizes and times of change (bytes, ns) when their digests were taken, where known: a
+    file that is another one by now is not what the fingerprint says."""
     each: tuple[str, ...] = ()
     """Datasets of which a task reads its own id range."""
     whole: tuple[str, ...] = ()

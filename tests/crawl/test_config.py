@@ -53,7 +53,6 @@ def test_a_recipe_s_keys_are_read() -> None:
         ({"user_agent": "Mozilla/5.0 (+https://example.org)"}, "user_agent"),
         ({"user_agent": "webtext\n(+https://example.org)"}, "user_agent"),
         ({"user_agent": "1.0 (+https://example.org)"}, "user_agent"),
-        ({"submissions": ["a.zst"]}, "user_agent"),
         ({"resolve": {"*.web.test": "localhost"}}, "resolve"),
         ({"resolve": {"*.web.test": "127.0.0.1:99999"}}, "resolve"),
         ({"resolve": {"*.web.test": "127.0.0.1:0"}}, "resolve"),
@@ -87,8 +86,8 @@ def test_domains_are_taken_as_hosts_are_compared() -> None:
     assert load(refused_domains=list(domains)).refused_domains == domains
 
 
-def test_without_live_nobody_need_be_named() -> None:
-    assert load(submissions=["a.zst"], live=False).user_agent == ""
+def test_who_only_reads_a_run_need_not_be_named() -> None:
+    assert load(submissions=["a.zst"]).user_agent == ""
 
 
 def test_marks_name_datasets_and_the_rest_is_unmarked() -> None:

@@ -1,0 +1,52 @@
+"""One rebuild: what it asks for before it begins, what it finds again, what it does not believe."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crawl.schema import BadInput
+from pipeline import leaves
+from pipeline.failures import TaskFailed
+from tests.pipeline import small_run
+
+
+def test_nobody_crawls_without_a_name_and_all_else_can_be_done(tmp_path: Path):
+    anonymous = small_run.config(tmp_path, "crawl.live=true")
+    with pytest.raises(BadInput, match=r"^crawl\.user_agent: is needed"):
+        small_run.rebuild(anonymous)
+    assert not Path(anonymous.root).exists()
+    assert "links" in small_run.rebuild(anonymous, until="links")[-1]
+
+
+@pytest.mark.parametrize("changed", ["links.txt", "pages.warc.gz"])
+def test_a_file_that_changes_after_its_digest_is_not_taken_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+):
+    made, path = small_run.config(tmp_path), tmp_path / changed
+    before, digest = path.read_bytes(), leaves.digest
+
+    def changes(*arguments: object) -> list[leaves.Leaf]:
+        found = digest(*arguments)
+        path.write_bytes(before + before)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leaves, "digest", changes)
+        with pytest.raises(TaskFailed, match=rf"{path}: has changed since its digest was taken"):
+            small_run.rebuild(made)
+    path.write_bytes(before)
+    *_, table, last = small_run.rebuild(made)
+    assert last.startswith("root hash ")
+    rows = {row.split()[0]: row.split()[2] for row in table.splitlines()[1:]}
+    assert (rows["submissions"], rows["pages"]) == ("11", "11")
+
+
+def test_a_whole_dataset_without_its_reports_is_found_again(tmp_path: Path):
+    made = small_run.config(tmp_path)
+    said, root = small_run.rebuild(made), Path(made.root)
+    (root / "run.json").unlink()
+    for report in root.glob("pages/*/reports/*.json"):
+        report.unlink()
+    assert small_run.rebuild(made) == said
+    assert "pages" in json.loads((root / "run.json").read_bytes())["datasets"]
