@@ -96,15 +96,19 @@ def _whole_lines(
             ) from error
         left_out[str(LeftOut.TRUNCATED)] += 1
     except streams.DAMAGE as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
+            raise
         raise BadInput(f"{path}: is damaged: {error}") from error
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     """Lines of bounded length; one that is longer comes in pieces, none of which is JSON."""
+    # `read` would throw away what it has already decoded where the file breaks off.
+    read = getattr(stream, "read1", stream.read)
     kept = b""
     if (mark := stream.read(len(codecs.BOM_UTF8))) != codecs.BOM_UTF8:
         kept = mark
-    while chunk := stream.read(streams.CHUNK * 8):
+    while chunk := read(streams.CHUNK * 8):
         *whole, kept = (kept + chunk).split(b"\n")
         yield from whole
         if len(kept) > MAX_LINE_BYTES:

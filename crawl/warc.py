@@ -14,7 +14,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -28,6 +28,9 @@ from crawl.schema import BadInput
 
 Headers = tuple[tuple[str, str], ...]
 RECORD_HEADER_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 1 << 20
+"""Of a foreign record's own header; FastWARC's default of 32 KiB ends a whole file at one more."""
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 ASCII = "\t" + "".join(map(chr, range(0x20, 0x7F)))
 NOT_ASCII = re.compile(r"[^\x20-\x7e]")
@@ -129,8 +132,9 @@ def read(path: Path, place: Place) -> Answer:
         file.seek(place.offset)
         member = file.read(place.length)
     try:
-        plain = io.BytesIO(_inflated(member))
-        record = next(iter(ArchiveIterator(plain, parse_http=True)), None)
+        plain = _inflated(member)
+        found = ArchiveIterator(io.BytesIO(plain), parse_http=True, max_header_len=len(plain))
+        record = next(iter(found), None)
         if record is not None and record.http_headers is not None:
             return _answer(record, record.reader.read())
     except (OSError, ValueError, zlib.error) as error:
@@ -160,10 +164,14 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
     with streams.open_decoded(path) if zst else streams.open_plain(path) as stream:
         try:
             source: Any = _Forward(stream) if zst else stream
-            for found in ArchiveIterator(source, parse_http=False, fsspec_args=False):
+            for found in ArchiveIterator(
+                source, parse_http=False, fsspec_args=False, max_header_len=MAX_HEADER_BYTES
+            ):
                 empty = False
                 yield _record(found, max_bytes)
         except (EOFError, *streams.DAMAGE) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
+                raise
             if empty:
                 raise BadInput(f"{path}: is no WARC file that can be read: {error}") from error
             yield Record("unreadable", "", "")
@@ -228,11 +236,32 @@ def _record(found: Any, max_bytes: int) -> Record:
         return Record("unreadable", target, date)
     try:
         found.set_bytes_content(block)
-        found.parse_http(auto_decode="transfer", quirks_mode=True)
+        # FastWARC would lose all records after one whose chunks are not as they should be.
+        found.parse_http(auto_decode="none", quirks_mode=True, max_header_len=len(block))
         answer = _answer(found, found.reader.read())
     except (OSError, ValueError):
         return Record(kind, target, date)
-    return Record(kind, target, date, "WARC-Truncated" in found.headers, answer)
+    cut = "WARC-Truncated" in found.headers
+    if (answer.header("Transfer-Encoding") or "").strip().lower() == "chunked":
+        body, broken = _unchunked(answer.body)
+        answer, cut = replace(answer, body=body), cut or broken
+    return Record(kind, target, date, cut, answer)
+
+
+def _unchunked(body: bytes) -> tuple[bytes, bool]:
+    """A body without its chunks (RFC 9112, section 7.1), and whether it breaks off. Many crawlers
+    undo the coding and keep its header: what is not written in chunks is the body itself."""
+    plain, at = bytearray(), 0
+    while found := CHUNK_SIZE.match(body, at):
+        size, start = int(found.group(1), 16), found.end()
+        if at == 0 and body[start + size : start + size + 1] not in (b"", b"\r", b"\n"):
+            return body, False
+        if size == 0:
+            return bytes(plain), False
+        plain += body[start : start + size]
+        at = start + size
+        at += 2 if body[at : at + 2] == b"\r\n" else 1
+    return (bytes(plain), True) if at else (body, False)
 
 
 def _answer(record: Any, body: bytes) -> Answer:

@@ -2,8 +2,14 @@
 
 import bz2
 import datetime
+import errno
+import gzip
 import json
+import lzma
+import random
+import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +18,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawl import submissions, url
+from crawl import streams, submissions, url
 from crawl.config import CrawlConfig
 from crawl.schema import OUTCOMES, SUBMISSIONS, BadInput
 
@@ -190,6 +196,45 @@ def test_a_truncated_dump_is_refused_unless_accepted(tmp_path: Path) -> None:
     rows, left_out = read(path, accept_truncated=True)
     assert len(rows) > 10000
     assert left_out["truncated"] == 1 and left_out["malformed"] <= 1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.999])
+@pytest.mark.parametrize("name", ["gz", "bz2", "xz", "zst"])
+def test_a_truncated_dump_gives_every_whole_line(tmp_path: Path, name: str, share: float) -> None:
+    pack: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "xz": lzma.compress,
+        "zst": zstandard.ZstdCompressor().compress,
+    }
+    unpack: dict[str, Callable[[], Any]] = {
+        "gz": lambda: zlib.decompressobj(wbits=31),
+        "bz2": bz2.BZ2Decompressor,
+        "xz": lzma.LZMADecompressor,
+        "zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    }
+    chance = random.Random(1)
+    lines = (post(id=f"{n}x{chance.random()}", url=f"http://a.com/{n}") for n in range(30000))
+    whole = pack[name](b"\n".join(lines))
+    coded = whole[: int(share * len(whole))]
+    path = tmp_path / f"RS.{name}"
+    path.write_bytes(coded)
+    rows, left_out = read(path, accept_truncated=True)
+    assert len(rows) == unpack[name]().decompress(coded).count(b"\n") > 0
+    assert left_out["truncated"] == 1
+
+
+def test_a_disk_that_fails_is_no_damaged_dump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "RS.zst").write_bytes(zstandard.ZstdCompressor().compress(post() * 9))
+    monkeypatch.setattr(streams.Frames, "readinto", fails)
+    with pytest.raises(OSError, match="Input/output") as raised:
+        read(tmp_path / "RS.zst")
+    assert raised.value.errno == errno.EIO
 
 
 @pytest.mark.parametrize("content", [b"<html>\n<body>sorry\n", b"\x00\x01\x02", b"\n\n"])

@@ -1,8 +1,10 @@
 """What is written can be read by others; what others wrote can be read."""
 
+import errno
 import gzip
 import io
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import pytest
 from fastwarc.warc import ArchiveIterator
 from hypothesis import example, given
 from hypothesis import strategies as st
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
 
 from crawl import warc
 from crawl.schema import BadInput
@@ -107,6 +111,66 @@ def test_an_altered_file_is_an_error_that_names_it(tmp_path: Path, shift: int) -
     place = write(path, answer(), answer())[1]
     with pytest.raises(ValueError, match=r"x\.warc\.gz"):
         warc.read(path, warc.Place(place.offset + shift, place.length))
+
+
+def test_headers_of_any_size_come_back(tmp_path: Path) -> None:
+    long = answer(b"body", *((f"X-{n}", "\u00e9" * 60_000) for n in range(4)))
+    (place,) = write(tmp_path / "x.warc.gz", long)
+    assert warc.read(tmp_path / "x.warc.gz", place).body == b"body"
+    found = list(warc.records(str(tmp_path / "x.warc.gz"), 10_000_000))
+    assert [record.answer.body for record in found if record.answer] == [b"body"]
+
+
+def chunked(path: Path, *bodies: bytes) -> list[warc.Record]:
+    """The responses of an archive whose crawler says of each that it comes in chunks."""
+    with path.open("wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for n, body in enumerate(bodies):
+            head = StatusAndHeaders("200 OK", [("Transfer-Encoding", "chunked")], "HTTP/1.1")
+            writer.write_record(
+                writer.create_warc_record(
+                    f"http://a.com/{n}", "response", payload=io.BytesIO(body), http_headers=head
+                )
+            )
+    return list(warc.records(str(path), 10_000))
+
+
+def test_a_body_that_is_not_in_the_chunks_it_promises_costs_no_neighbour(tmp_path: Path) -> None:
+    plain, cut = b"<p>text that was never in chunks", b"5\r\n<p>te\r\n40\r\nxt"
+    odd = b"3\nabc and so on, which is no chunk"
+    good = b"3;x=1\r\n<p>\r\n4 \r\ntext\r\n0\r\nTrailer: x\r\n\r\n"
+    found = chunked(tmp_path / "x.warc.gz", good, plain, cut, odd, b"", b"0\r\n\r\n", good)
+    assert [record.answer and record.answer.body for record in found] == [
+        b"<p>text", plain, b"<p>text", odd, b"", b"", b"<p>text",
+    ]  # fmt: skip
+    assert [record.truncated for record in found] == [False, False, True, *[False] * 4]
+
+
+@given(st.binary(max_size=200), st.integers(1, 50))
+def test_any_body_in_any_chunks_comes_back(body: bytes, size: int) -> None:
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    coded = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    assert warc._unchunked(coded) == (body, False)
+    for end in range(len(coded) - 5):
+        found, _ = warc._unchunked(coded[:end])
+        assert body.startswith(found) or found == coded[:end]
+
+
+def test_a_disk_that_fails_is_no_damaged_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "x.warc.gz", *(answer(os.urandom(100_000)) for _ in range(9)))
+
+    class Failing(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 200_000:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size) or b""
+
+    monkeypatch.setattr(warc.streams, "open_plain", lambda path: Failing(path))
+    with pytest.raises(OSError, match="Input/output") as raised:
+        list(warc.records(str(tmp_path / "x.warc.gz"), 10**7))
+    assert raised.value.errno == errno.EIO
 
 
 @pytest.mark.parametrize("more", [-1, 1])
