@@ -18,8 +18,13 @@ MAX_REDIRECTS = 5
 CACHE_S = 24 * 3600.0
 """Not used for longer, says section 2.4."""
 
+MAX_WILDCARDS = 5000
+"""Lines with a `*`. Each is matched against each URL: tens of thousands stop all other hosts."""
+
+# Without its colon, too: Protego takes it so.
 AGENT_LINE = re.compile(
-    r"^([^\S\r\n]*user[-\s]?agent[^\S\r\n]*:)[^\S\r\n]*([^#\r\n]*)", re.IGNORECASE | re.MULTILINE
+    r"^[^\S\n]*user[- \t]?agent(?:[^\S\n]*:|[^\S\n]+)[^\S\n]*([^#\n]*)",
+    re.IGNORECASE | re.MULTILINE,
 )
 TOKEN = re.compile(r"[A-Za-z_-]+")
 NOBODY = "0"  # no product token can begin so
@@ -55,11 +60,15 @@ def location(fetch_url: str) -> str:
 def verdict(status: int | None, body: bytes, token: str) -> Rules:
     """The rules that follow from an answer; `status` is None where there was none in time.
 
-    2xx: what the file says. 3xx, after too many redirects, and 4xx: the file is unavailable, all is
-    allowed (2.3.1.3). 429, 5xx and no answer: unreachable, nothing is allowed (2.3.1.4).
+    2xx: what the file says; nothing is allowed where to follow it would take too long. 3xx, after
+    too many redirects, and 4xx: the file is unavailable, all is allowed (2.3.1.3). 429, 5xx and no
+    answer: unreachable, nothing is allowed (2.3.1.4).
     """
     if status is not None and 200 <= status < 300:
-        return Rules(token, Protego.parse(_for_token(_text(body), token)))
+        text = _text(body)
+        if sum("*" in line for line in text.split("\n")) > MAX_WILDCARDS:
+            return Rules(token, unreachable=True)
+        return Rules(token, Protego.parse(_for_token(text, token)))
     if status is not None and 300 <= status < 500 and status != 429:
         return Rules(token)
     return Rules(token, unreachable=True)
@@ -69,12 +78,13 @@ def _text(body: bytes) -> str:
     if len(body) > MAX_BYTES:
         # at a line's end: half a `Disallow: /private` would disallow everything
         body = body[: max(body.rfind(b"\n", 0, MAX_BYTES), body.rfind(b"\r", 0, MAX_BYTES)) + 1]
-    return body.decode("utf-8-sig", "replace")
+    # Lines as Protego cuts them: at a lone CR, and at Unicode's line ends, too.
+    return "\n".join(body.decode("utf-8-sig", "replace").splitlines())
 
 
 def _for_token(text: str, token: str) -> str:
     def named(found: re.Match[str]) -> str:
-        value = found.group(2).strip()
+        value = found.group(1).strip()
         product = TOKEN.match(value)
         if value == "*":
             agent = "*"
@@ -82,6 +92,6 @@ def _for_token(text: str, token: str) -> str:
             agent = token
         else:
             agent = NOBODY
-        return f"{found.group(1)} {agent} "
+        return f"User-agent: {agent} "
 
     return AGENT_LINE.sub(named, text)

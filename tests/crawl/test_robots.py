@@ -78,6 +78,24 @@ def test_a_byte_order_mark_and_any_line_ending_are_read(ending: str) -> None:
     assert not allows(text)
 
 
+@pytest.mark.parametrize("ending", ["\r", "\u2028", "\u0085"])
+def test_our_group_is_found_after_any_line_ending(ending: str) -> None:
+    text = ending.join(["User-agent: *", "Disallow:", "User-agent: webtext/1.0", "Disallow: /no"])
+    assert not robots.verdict(200, text.encode(), "webtext").allows("http://a.com/no/x")
+    assert robots.verdict(200, text.encode(), "other").allows("http://a.com/no/x")
+
+
+def test_a_group_without_colons_is_obeyed() -> None:
+    rules = robots.verdict(200, b"User-agent webtext/1.0\nDisallow /no", "webtext")
+    assert not rules.allows("http://a.com/no") and rules.allows("http://a.com/yes")
+
+
+@pytest.mark.parametrize(("lines", "allowed"), [(1000, True), (robots.MAX_WILDCARDS + 1, False)])
+def test_a_file_that_takes_too_long_to_follow_allows_nothing(lines: int, allowed: bool) -> None:
+    text = "User-agent: *\n" + "".join(f"Disallow: /*a*b{n}*c$\n" for n in range(lines - 1))
+    assert robots.verdict(200, text.encode(), "webtext").allows("http://a.com/x") is allowed
+
+
 def test_only_500_kib_are_parsed_cut_at_a_line_end() -> None:
     head = b"User-agent: *\n" + b"#" * (robots.MAX_BYTES - 30) + b"\n"
     assert allows(head + b"Disallow: /public" + b"y" * 40)  # cut inside: not `Disallow: /p`
