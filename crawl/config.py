@@ -5,6 +5,7 @@ beside them but makes nothing stale.
 """
 
 import datetime
+import ipaddress
 import re
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from msgspec import Meta
 CONTACT = re.compile(r"https?://[^\s)]+|mailto:\S+@\S+|[^\s@]+@[^\s@]+\.[^\s@]+")
 PRODUCT = re.compile(r"[A-Za-z_-]+")
 BORROWED_NAMES = frozenset({"mozilla", "ccbot", "googlebot", "bingbot", "curl", "wget"})
-ADDRESS = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}")
+ADDRESS = re.compile(r"([0-9.]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
 PATTERN = re.compile(r"(?:https?://)?(?:\*\.)?[a-z0-9_.-]+")
 
@@ -117,7 +118,7 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     )
     """Bytes of a page after its Content-Encoding is undone; a longer one is `too_large`."""
 
-    extract_cpu_s: Annotated[int, Meta(ge=1)] = 20
+    extract_cpu_s: Annotated[int, Meta(ge=1, le=86400)] = 20
     """Processor seconds that the extraction of one document may take; then it is a `timeout`."""
 
     extract_memory_mb: Annotated[int, Meta(ge=512)] = 2048
@@ -140,6 +141,17 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return found.group() if found else ""
 
 
+def _is_address(text: str) -> bool:
+    found = ADDRESS.fullmatch(text)
+    if not found or not 0 < int(found.group(2)) < 65536:
+        return False
+    bracketed = found.group(1).startswith("[")
+    try:
+        return ipaddress.ip_address(found.group(1).strip("[]")).version == (6 if bracketed else 4)
+    except ValueError:
+        return False
+
+
 def _check_user_agent(agent: str) -> None:
     product = PRODUCT.match(agent)
     if not product or not agent.isascii() or not agent.isprintable():
@@ -159,5 +171,5 @@ def _check_domains(key: str, domains: tuple[str, ...]) -> None:
 def _check_resolve(pattern: str, address: str) -> None:
     if not PATTERN.fullmatch(pattern):
         raise ValueError(f"resolve: {pattern!r} is not a host, `*.` and a host, or one of a scheme")
-    if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 65536:
+    if not _is_address(address):
         raise ValueError(f"resolve: {address!r} is not an IP address and a port, as 127.0.0.1:8080")

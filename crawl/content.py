@@ -18,6 +18,7 @@ HEAD_BYTES = 1024
 DETECT_BYTES = 32 * 1024
 ZSTD_WINDOW = 2**23  # the most that a Content-Encoding may ask for (RFC 9659)
 GZIP_PIECE = 16 * 1024
+ZSTD_PIECE = 1024 * 1024
 GZIP_MEMBERS = 4096
 """Members that one body may be made of. An honest one has one, or one for each 64 KiB."""
 
@@ -186,7 +187,11 @@ def _unbrotli(body: bytes, most: int) -> bytes:
 
 def _unzstd(body: bytes, most: int) -> bytes:
     context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-    return context.stream_reader(body, read_across_frames=True).read(most)
+    reader, plain = context.stream_reader(body, read_across_frames=True), bytearray()
+    # Piece by piece: the bound itself, which a recipe can set, may be more than there is memory.
+    while piece := reader.read(min(ZSTD_PIECE, most - len(plain))):
+        plain += piece
+    return bytes(plain)
 
 
 def _codec(name: str) -> str | None:

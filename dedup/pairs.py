@@ -3,7 +3,7 @@
 `spread` gives a row for each document and band; rows of one key meet in one partition; `match`
 compares the real shingle sets there. A pair that shares several bands is compared where its first
 shared band lies. Texts equal in normal form are compared through one of them, so a thousand copies
-cost a thousand rows, not a million.
+cost a thousand rows, not a million; near-copies that are not equal do cost their square.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

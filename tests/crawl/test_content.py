@@ -69,6 +69,11 @@ def test_what_was_decoded_already_is_taken_as_it_is(coding: str) -> None:
     assert content.decode(b"<html><p>x", coding, LIMIT) == b"<html><p>x"
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_bound_of_any_size_costs_no_more_than_there_is(coding: str) -> None:
+    assert content.decode(PACK[coding](b"<p>" * 2**20), coding, 2**45) == b"<p>" * 2**20
+
+
 def test_a_body_that_breaks_off_gives_what_it_holds() -> None:
     body = gzip.compress(b"many words " * 5000, 1)
     assert content.decode(body[:-20], "gzip", LIMIT).startswith(b"many words many")

@@ -26,6 +26,7 @@ URLISH = st.builds(
 @example("http://a.com/%2%35")
 @example("http://a.com/\ud800")
 @example("http://[1::2]:99999/")
+@example("http://a.com:\uff18\uff10/x")
 def test_forms_are_stable_for_any_text(text: str) -> None:
     asked = url.fetch_url(text)
     if asked is None:

@@ -102,6 +102,19 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
         subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
+def test_machines_that_join_get_work(monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0, "memory": 1e9}}]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(cluster.ray, "wait", lambda references, **_: (references[:1], []))
+    monkeypatch.setattr(cluster.ray, "get", lambda _: "report")
+    executor = cluster.Cluster()
+    assert executor.capacity == 12
+    nodes.append({"Alive": True, "Resources": {"CPU": 16.0, "memory": 1e9}})
+    executor._tasks = {"reference": "task"}
+    assert executor.wait() == ("task", "report")
+    assert executor.capacity == 76
+
+
 def test_what_listens_and_is_no_ray_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
