@@ -121,6 +121,22 @@ def test_headers_of_any_size_come_back(tmp_path: Path) -> None:
     assert [record.answer.body for record in found if record.answer] == [b"body"]
 
 
+def test_a_long_header_of_a_record_ends_no_file(tmp_path: Path) -> None:
+    with (tmp_path / "x.warc.gz").open("wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for number in range(2):
+            writer.write_record(
+                writer.create_warc_record(
+                    f"http://a.com/{number}",
+                    "resource",
+                    payload=io.BytesIO(b"text"),
+                    warc_headers_dict={"X-Long": "x" * 100_000},
+                )
+            )
+    kinds = [record.kind for record in warc.records(str(tmp_path / "x.warc.gz"), 10_000)]
+    assert kinds == ["resource", "resource"]
+
+
 def chunked(path: Path, *bodies: bytes) -> list[warc.Record]:
     """The responses of an archive whose crawler says of each that it comes in chunks."""
     with path.open("wb") as file:

@@ -1,10 +1,14 @@
 """One rebuild: what it asks for before it begins, what it finds again, what it does not believe."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from crawl import submissions
 from crawl.schema import BadInput
 from pipeline import leaves
 from pipeline.failures import TaskFailed
@@ -40,6 +44,22 @@ def test_a_file_that_changes_after_its_digest_is_not_taken_for_the_one_before(
     assert last.startswith("root hash ")
     rows = {row.split()[0]: row.split()[2] for row in table.splitlines()[1:]}
     assert (rows["submissions"], rows["pages"]) == ("11", "11")
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made, path = small_run.config(tmp_path), tmp_path / "links.txt"
+    read = submissions.read
+
+    def grows(*arguments: Any) -> Iterator[pa.RecordBatch]:
+        with path.open("a") as file:
+            file.write("\nhttp://one-more.test/")
+        return read(*arguments)
+
+    monkeypatch.setattr(submissions, "read", grows)
+    with pytest.raises(TaskFailed, match=rf"{path}: has changed since its digest was taken"):
+        small_run.rebuild(made)
 
 
 def test_a_whole_dataset_without_its_reports_is_found_again(tmp_path: Path):
