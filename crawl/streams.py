@@ -1,4 +1,4 @@
-"""Files by any URI, their compression undone: the form is told by the first bytes, not the name.
+"""Files, their compression undone: the form is told by the first bytes, not the name.
 
 A stream that ends before its compressed form does raises EOFError while it is read, whatever the
 form; one that is damaged raises one of `DAMAGE`. Neither is ever taken for a short file.

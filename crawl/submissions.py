@@ -105,16 +105,20 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     """Lines of bounded length; one that is longer comes in pieces, none of which is JSON."""
     # `read` would throw away what it has already decoded where the file breaks off.
     read = getattr(stream, "read1", stream.read)
-    kept = b""
-    if (mark := stream.read(len(codecs.BOM_UTF8))) != codecs.BOM_UTF8:
-        kept = mark
+    mark = stream.read(len(codecs.BOM_UTF8))
+    pieces = [] if mark == codecs.BOM_UTF8 else [mark]
+    held = 0
     while chunk := read(streams.CHUNK * 8):
-        *whole, kept = (kept + chunk).split(b"\n")
-        yield from whole
-        if len(kept) > MAX_LINE_BYTES:
-            yield kept
-            kept = b""
-    yield kept
+        pieces.append(chunk)
+        held += len(chunk)
+        if b"\n" in chunk:  # joined only now: a long line would be copied with every piece of it
+            *whole, last = b"".join(pieces).split(b"\n")
+            yield from whole
+            pieces, held = [last], len(last)
+        if held > MAX_LINE_BYTES:
+            yield b"".join(pieces)
+            pieces, held = [], 0
+    yield b"".join(pieces)
 
 
 def _is_list(path: str, lines: list[bytes]) -> bool:

@@ -241,27 +241,33 @@ def _record(found: Any, max_bytes: int) -> Record:
         answer = _answer(found, found.reader.read())
     except (OSError, ValueError):
         return Record(kind, target, date)
-    cut = "WARC-Truncated" in found.headers
     if (answer.header("Transfer-Encoding") or "").strip().lower() == "chunked":
-        body, broken = _unchunked(answer.body)
-        answer, cut = replace(answer, body=body), cut or broken
-    return Record(kind, target, date, cut, answer)
+        body = _unchunked(answer.body)
+        if body is None:
+            return Record("unreadable", target, date)
+        answer = replace(answer, body=body)
+    return Record(kind, target, date, "WARC-Truncated" in found.headers, answer)
 
 
-def _unchunked(body: bytes) -> tuple[bytes, bool]:
-    """A body without its chunks (RFC 9112, section 7.1), and whether it breaks off. Many crawlers
-    undo the coding and keep its header: what is not written in chunks is the body itself."""
+def _unchunked(body: bytes) -> bytes | None:
+    """A body without its chunks (RFC 9112, section 7.1); None where it breaks off within one. Many
+    crawlers undo the coding and keep its header: what is not written in chunks is the body itself;
+    the last chunk, which is empty, may be missing."""
     plain, at = bytearray(), 0
     while found := CHUNK_SIZE.match(body, at):
         size, start = int(found.group(1), 16), found.end()
         if at == 0 and body[start + size : start + size + 1] not in (b"", b"\r", b"\n"):
-            return body, False
+            return body
         if size == 0:
-            return bytes(plain), False
+            return bytes(plain)
         plain += body[start : start + size]
         at = start + size
+        if at > len(body):
+            return None
         at += 2 if body[at : at + 2] == b"\r\n" else 1
-    return (bytes(plain), True) if at else (body, False)
+    if at == 0:
+        return body
+    return bytes(plain) if at >= len(body) else None
 
 
 def _answer(record: Any, body: bytes) -> Answer:

@@ -224,6 +224,17 @@ def test_a_truncated_dump_gives_every_whole_line(tmp_path: Path, name: str, shar
     assert left_out["truncated"] == 1
 
 
+def test_a_line_of_many_pieces_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = post(id="long", title="x" * 3_000_000)
+    path = tmp_path / "RS.gz"
+    path.write_bytes(gzip.compress(b"\n".join([post(id="a"), long, post(id="b")])))
+    assert [row["post_id"] for row in read(path)[0]] == ["a", "long", "b"]
+    monkeypatch.setattr(submissions, "MAX_LINE_BYTES", 1_000_000)
+    rows, left_out = read(path)
+    assert [row["post_id"] for row in rows] == ["a", "b"]
+    assert set(left_out) == {"malformed"} and left_out["malformed"] >= 3
+
+
 def test_a_disk_that_fails_is_no_damaged_dump(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
