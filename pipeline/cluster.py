@@ -37,6 +37,8 @@ PREFIX = "webtext-ray-"
 LONGEST_PARENT = 30
 """Characters of a temporary folder's path that leave room for Ray's sockets below 107."""
 CONNECT_TIMEOUT_S = 10.0
+ASK_TIMEOUT_S = 60.0
+"""Most of it for a slow machine to import Ray."""
 UNIMPLEMENTED = 12
 """gRPC's status of a server that has no such service."""
 _ASK = """
@@ -53,18 +55,18 @@ MEMORY_SHARE = 0.8
 
 
 @contextmanager
-def connected(address: str | None, cpus: int) -> Iterator[None]:
+def connected(address: str | None, cpus: int) -> Iterator[bool]:
     """Ray within the block: at `address`, or the one that runs, or our own with `cpus` CPUs (0:
-    all)."""
+    all); True where it is our own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if _join(address):
         try:
-            yield
+            yield False
         finally:
             ray.shutdown()
         return
     with _embedded(cpus):
-        yield
+        yield True
 
 
 def _join(address: str | None) -> bool:
@@ -106,7 +108,7 @@ def _answers(address: str) -> bool:
         with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
             pass
         asked = [sys.executable, "-c", _ASK, place]
-        done = subprocess.run(asked, capture_output=True, timeout=CONNECT_TIMEOUT_S, check=False)
+        done = subprocess.run(asked, capture_output=True, timeout=ASK_TIMEOUT_S, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return False
     # Any other refusal Ray tells in better words, once we join; ray:// is another door of it.

@@ -93,8 +93,8 @@ def _gang(config: Config, job: Job, address: str | None, check: Check) -> None:
     from pipeline import cluster, gang
 
     cpus = max(config.workers or os.cpu_count() or 1, config.training.ranks)
-    with cluster.connected(address, cpus):
-        gpus = _gpus(config.training, gang.gpus())
+    with cluster.connected(address, cpus) as own:
+        gpus = _gpus(config.training, gang.gpus(), own)
         ranks = config.training.world(gpus)
         check(ranks)
         gang.run(
@@ -117,7 +117,7 @@ def _raise_refusal(folder: Path) -> None:
 
 
 def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:
-    gpus = _gpus(config, torchrun.gpus())
+    gpus = _gpus(config, torchrun.gpus(), own=True)
     ranks = config.world(gpus)
     check(ranks)
     path = Path(job["folder"]) / "job.json"
@@ -125,13 +125,12 @@ def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:
     torchrun.run("training.zero", path, ranks, {} if gpus else CPU_RANK_ENVIRONMENT)
 
 
-def _gpus(config: TrainingConfig, there: int) -> int:
-    """How many of the GPUs that are there the ranks may use."""
-    import torch
-
-    if config.device == "cpu" or not there:
+def _gpus(config: TrainingConfig, there: int, own: bool) -> int:
+    """How many of the GPUs that are there the ranks may use. `own`: they are this machine's, and
+    our torch is theirs, which may be built for CPUs."""
+    if config.device == "cpu":
         return 0
-    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        _log.warning("this torch is built for CPUs: %d GPUs are left alone", there)
-        return 0
-    return there
+    usable = min(there, torchrun.gpus()) if own else there
+    if usable < there:
+        _log.warning("this torch can use %d of %d GPUs", usable, there)
+    return usable

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.failures import BadInput
+from pipeline.stage import Stamp
 from pipeline.store import digest_of, write_json
 
 
@@ -20,6 +21,11 @@ class Leaf(msgspec.Struct, frozen=True):
     digest: str
     bytes: int
     mtime_ns: int
+
+    @property
+    def stamp(self) -> Stamp:
+        """For the task that reads it."""
+        return Stamp(self.bytes, self.mtime_ns, self.digest)
 
 
 class _Seen(msgspec.Struct, frozen=True):

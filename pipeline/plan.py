@@ -77,7 +77,7 @@ def _submissions(config: Config, dumps: Sequence[Leaf]) -> Stage:
             run=partial(_read, config=config),
             schema=crawled.SUBMISSIONS,
             over=tuple(dump.path for dump in dumps),
-            stamps=tuple((dump.bytes, dump.mtime_ns) for dump in dumps),
+            stamps=tuple(dump.stamp for dump in dumps),
             scatter="link_id",
             counts=True,
             memory_gb=2.5,  # a zstd window of 2^31 bytes
@@ -111,7 +111,7 @@ def _pages(config: Config, warcs: Sequence[Leaf], observations: str) -> Stage:
             run=partial(_replay, observations=observations, config=config),
             schema=None,
             over=tuple(warc.path for warc in warcs),
-            stamps=tuple((warc.bytes, warc.mtime_ns) for warc in warcs),
+            stamps=tuple(warc.stamp for warc in warcs),
             whole=("links",),
             counts=True,
         ),

@@ -7,13 +7,21 @@ so its functions are module-level functions or `functools.partial`s of them.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
 Phase = Literal["before", "main"]
 Run = Callable[..., Iterator[pa.RecordBatch] | None]
 Sink = Callable[[Iterator[pa.RecordBatch], Path, str], pa.Table]
+
+
+class Stamp(NamedTuple):
+    """A leaf file as it was: size, time of change, digest of its content."""
+
+    bytes: int
+    mtime_ns: int
+    digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +36,9 @@ class Step:
     """Columns of the rows it yields; None: the step is an effect and leaves only a report."""
     over: tuple[str, ...] | None = None
     """Leaf files that begin the story; a task reads one of them."""
-    stamps: tuple[tuple[int, int], ...] = ()
-    """Their sizes and times of change (bytes, ns) when their digests were taken, where known: a
-    file that is another one by now is not what the fingerprint says."""
+    stamps: tuple[Stamp, ...] = ()
+    """What they were when their digests were taken, where known: a file that is another one by now
+    is not what the fingerprint says."""
     each: tuple[str, ...] = ()
     """Datasets of which a task reads its own id range."""
     whole: tuple[str, ...] = ()

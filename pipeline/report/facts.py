@@ -61,7 +61,10 @@ def _passport(run: Mapping[str, Dataset], made: Mapping[str, Manifest]) -> dict[
         settings |= begun["settings"]
         libraries |= begun["libraries"]
     return {
-        "root_hash": root_hash({name: one.set_hash for name, one in made.items()}),
+        # of a whole run alone: all others stand below the tokens
+        "root_hash": root_hash({name: one.set_hash for name, one in made.items()})
+        if "tokens" in made
+        else None,
         "versions": {"webtext": _version(), "python": platform.python_version(), **libraries},
         "settings": dict(sorted(settings.items())),
         "datasets": [_row(one) for one in made.values()],

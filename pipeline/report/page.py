@@ -50,20 +50,21 @@ def render(facts: Facts, laws: Sequence[Mapping[str, Any]]) -> str:
         body = body.replace(sections.place_of(name), place)
     links = [("laws", "Laws"), *((key, title) for key, title, _ in SECTIONS)]
     menu = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title in links)
+    root_hash: str | None = facts["passport"]["root_hash"]
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>webtext report {text(facts["passport"]["root_hash"][:8])}</title>
+<title>webtext report {text((root_hash or "")[:8])}</title>
 <style>
 {STYLE.read_text("utf-8")}</style>
 {charts.library() if figures else ""}
 </head>
 <body>
 <header><h1>What this corpus is</h1>
-<p class="soft">Root hash <code>{text(facts["passport"]["root_hash"])}</code></p>
+<p class="soft">{f"Root hash <code>{text(root_hash)}</code>" if root_hash else "Not whole yet."}</p>
 {sections.summary(facts, laws)}</header>
 <nav aria-label="Sections"><ul>{menu}</ul></nav>
 <main>

@@ -116,7 +116,7 @@ def test_machines_that_join_get_work(monkeypatch):
 
 
 def test_what_listens_and_is_no_ray_is_told(monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(cluster, "ASK_TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(Unreachable, match=f"no Ray answers at {address}"):

@@ -4,21 +4,22 @@ import logging
 from pathlib import Path
 
 import pytest
-import torch
 
-from pipeline import launch
+from pipeline import launch, torchrun
 from pipeline.failures import Damaged
 from tests.pipeline import small_run
 from training.config import TrainingConfig
 
 
 @pytest.mark.parametrize(
-    "device, there, built, used",
+    "device, there, own, seen, used",
     [
-        ("auto", 4, True, 4),
-        ("auto", 0, True, 0),
-        ("auto", 4, False, 0),
-        ("cpu", 4, True, 0),
+        ("auto", 4, True, 4, 4),
+        ("auto", 0, True, 0, 0),
+        ("auto", 4, True, 0, 0),  # a torch that is built for CPUs
+        ("auto", 4, False, 0, 4),  # a cluster's machines have a torch of their own
+        ("cpu", 4, True, 4, 0),
+        ("cpu", 4, False, 0, 0),
     ],
 )
 def test_gpus_are_left_alone_where_they_are_not_wanted_or_of_no_use(
@@ -26,13 +27,14 @@ def test_gpus_are_left_alone_where_they_are_not_wanted_or_of_no_use(
     caplog: pytest.LogCaptureFixture,
     device: str,
     there: int,
-    built: bool,
+    own: bool,
+    seen: int,
     used: int,
 ):
-    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torchrun, "gpus", lambda: seen)
     with caplog.at_level(logging.WARNING):
-        assert launch._gpus(TrainingConfig(device=device), there) == used
-    assert bool(caplog.messages) == (not built)
+        assert launch._gpus(TrainingConfig(device=device), there, own) == used
+    assert bool(caplog.messages) == (device == "auto" and used < there)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])

@@ -1,7 +1,8 @@
 """One rebuild: what it asks for before it begins, what it finds again, what it does not believe."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from crawl import submissions
 from crawl.schema import BadInput
-from pipeline import leaves
+from pipeline import cli, leaves
 from pipeline.failures import TaskFailed
 from tests.pipeline import small_run
 
@@ -23,20 +24,47 @@ def test_nobody_crawls_without_a_name_and_all_else_can_be_done(tmp_path: Path):
     assert "links" in small_run.rebuild(anonymous, until="links")[-1]
 
 
+def after_digest(patched: pytest.MonkeyPatch, path: Path, act: Callable[[], object]) -> None:
+    """Do something once the file's digest is taken."""
+    digest = leaves.digest
+
+    def then(*arguments: Any) -> list[leaves.Leaf]:
+        found = digest(*arguments)
+        if str(path) in {leaf.path for leaf in found}:
+            act()
+        return found
+
+    patched.setattr(leaves, "digest", then)
+
+
+@pytest.mark.parametrize("changed", ["links.txt", "pages.warc.gz"])
+def test_another_time_of_change_of_the_same_content_is_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+):
+    made, path = small_run.config(tmp_path), tmp_path / changed
+    after_digest(monkeypatch, path, lambda: os.utime(path, (0, 0)))
+    assert small_run.rebuild(made)[-1].startswith("root hash ")
+
+
+@pytest.mark.parametrize("changed", ["links.txt", "pages.warc.gz"])
+def test_a_file_that_goes_after_its_digest_is_told_as_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+):
+    made, path = small_run.config(tmp_path), tmp_path / changed
+    after_digest(monkeypatch, path, path.unlink)
+    with pytest.raises(TaskFailed) as raised:
+        small_run.rebuild(made)
+    assert cli.verdict(raised.value) == (f"{path}: cannot be opened: no such file", 2)
+
+
 @pytest.mark.parametrize("changed", ["links.txt", "pages.warc.gz"])
 def test_a_file_that_changes_after_its_digest_is_not_taken_for_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ):
     made, path = small_run.config(tmp_path), tmp_path / changed
-    before, digest = path.read_bytes(), leaves.digest
-
-    def changes(*arguments: object) -> list[leaves.Leaf]:
-        found = digest(*arguments)
-        path.write_bytes(before + before)
-        return found
-
+    before = path.read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr(leaves, "digest", changes)
+        after_digest(patched, path, lambda: path.write_bytes(before + before))
         with pytest.raises(TaskFailed, match=rf"{path}: has changed since its digest was taken"):
             small_run.rebuild(made)
     path.write_bytes(before)

@@ -187,6 +187,7 @@ def test_a_run_that_is_not_done_leaves_sections_out(run: dict[str, Dataset], upt
     assert found["training"] is None
     assert (found["karma"] is None) == ("links" not in part)
     assert len(found["passport"]["datasets"]) == upto
+    assert found["passport"]["root_hash"] is None
 
 
 def test_training_curve_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
