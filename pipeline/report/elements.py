@@ -19,9 +19,9 @@ def text(value: Any) -> str:
     return escape(str(value))
 
 
-def percent(part: float, whole: float) -> str:
-    """A share; nothing of nothing is a dash."""
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+def percent(part: float | None, whole: float) -> str:
+    """A share; nothing of nothing is a dash, and so is what nobody knows yet."""
+    return f"{100 * part / whole:.1f} %" if whole and part is not None else "–"
 
 
 def link(url: str) -> str:

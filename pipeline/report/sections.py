@@ -114,7 +114,7 @@ def karma(found: Rows, figures: Figures) -> str:
     labels = [_range(row["from"], row["below"]) for row in found]
     series = {"links": [row["links"] for row in found]}
     rows = [
-        [label, text(row["links"]), text(row["kept"]), percent(row["kept"] or 0, row["links"])]
+        [label, text(row["links"]), text(row["kept"]), percent(row["kept"], row["links"])]
         for label, row in zip(labels, found, strict=True)
     ]
     if all(row["kept"] is not None for row in found):

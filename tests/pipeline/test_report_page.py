@@ -184,6 +184,13 @@ def test_any_beginning_of_a_run_can_be_drawn(run: dict[str, Dataset], upto: int)
     assert drawn.rstrip().endswith("</html>")
 
 
+def test_no_share_is_said_of_a_corpus_that_is_not_made(run: dict[str, Dataset]) -> None:
+    part = facts.gather(dict(list(run.items())[:2]), None)
+    assert " %" not in sections.karma(part["karma"], {})
+    assert " %" in sections.karma(facts.gather(run, None)["karma"], {})
+    assert "Not whole yet" in page.render(part, LAWS)
+
+
 def test_facts_that_went_through_json_draw_the_same_page(
     gathered: dict[str, Any], html: str
 ) -> None:
