@@ -59,24 +59,27 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def read_as(path: Path, shape: type[Shape], remedy: str | None = None) -> Shape:
+def read_as(
+    path: Path, shape: type[Shape], remedy: str | None = None, maker: str = "rebuild"
+) -> Shape:
     """Our own JSON document at this path. `Damaged` where it is gone or is none of this shape, with
-    what to remove before the next rebuild: the file alone, if no `remedy` says otherwise."""
+    what to remove, the file alone if no `remedy` says otherwise, before the command `maker` makes
+    it again."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=shape)
     except FileNotFoundError as error:
-        raise _gone(path, remedy) from error
+        raise _gone(path, remedy, maker) from error
     except ValueError as error:
-        raise _damaged(path, error, remedy or "remove it") from error
+        raise _damaged(path, error, remedy or "remove it", maker) from error
 
 
-def _gone(path: Path, remedy: str | None) -> Damaged:
+def _gone(path: Path, remedy: str | None, maker: str = "rebuild") -> Damaged:
     first = f"{remedy} and " if remedy else ""
-    return Damaged(f"{path}: is gone; {first}run `webtext rebuild`")
+    return Damaged(f"{path}: is gone; {first}run `webtext {maker}`")
 
 
-def _damaged(path: Path, why: object, remedy: str) -> Damaged:
-    return Damaged(f"{path}: is damaged ({why}); {remedy} and run `webtext rebuild`")
+def _damaged(path: Path, why: object, remedy: str, maker: str = "rebuild") -> Damaged:
+    return Damaged(f"{path}: is damaged ({why}); {remedy} and run `webtext {maker}`")
 
 
 def size(count: float) -> str:

@@ -16,7 +16,6 @@ from pipeline.report.tables import opened
 from pipeline.store import Dataset, read_as, read_json
 from training import metrics
 
-EVALUATE = "remove it, run `webtext evaluate` again"
 SMOOTHED = 10
 """Steps whose mean is the last loss: a single small batch says little."""
 CURVE_POINTS = 1000
@@ -107,7 +106,7 @@ def _training(folder: Path | None) -> dict[str, Any] | None:
         "tokens": lines[-1].get("tokens"),
         "seconds": round(sum(line.get("seconds") or 0.0 for line in lines), 3),
         "curve": curve,
-        "evaluation": read_as(evaluation, dict[str, Any], EVALUATE)
+        "evaluation": read_as(evaluation, dict[str, Any], maker="evaluate")
         if evaluation.exists()
         else None,
     }

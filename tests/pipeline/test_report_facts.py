@@ -238,5 +238,7 @@ def test_folders_of_any_name_are_read_and_nothing_beside_them(tmp_path: Path, na
 def test_a_damaged_evaluation_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     (tmp_path / "evaluation.json").touch()
-    with pytest.raises(Damaged, match=r"evaluation\.json: is damaged .* `webtext evaluate` again"):
+    with pytest.raises(
+        Damaged, match=r"evaluation\.json: .*; remove it and run `webtext evaluate`$"
+    ):
         facts.gather({}, tmp_path)
