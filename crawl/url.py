@@ -1,12 +1,10 @@
-"""What a URL is here: the form that is asked for, the form that decides sameness, and the id.
+"""The form of a URL that is asked for, its parts, and whose its host is.
 
-`fetch_url` repairs what no server could read and leaves the rest as the author wrote it; `url_key`
-forgets what does not select the page. Both are idempotent, and the key of the fetch URL of a key is
-that key. Ids depend on nothing but the key and the pinned public-suffix list: `SCHEME` names both.
+`fetch_url` repairs what no server could read and leaves the rest as the author wrote it; it is
+idempotent. Whether two of them are one page is for `crawl/canonical.py` to say.
 """
 
 import functools
-import hashlib
 import html
 import ipaddress
 import re
@@ -17,8 +15,6 @@ import idna
 from publicsuffixlist import PublicSuffixList
 
 SUFFIX_FILE = Path(__file__).with_name("public_suffix_list.dat")
-SCHEME = "1-" + hashlib.sha256(SUFFIX_FILE.read_bytes()).hexdigest()[:16]
-"""Version of the id scheme and digest of the public-suffix list. A change makes all ids anew."""
 
 PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
 AUTHORITY = re.compile(r"(?:(.*)@)?(\[[0-9A-Fa-f:.]+\]|[^:\[\]@]*)(?::([0-9]{0,5}))?", re.DOTALL)
@@ -28,24 +24,11 @@ ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6})
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 # All that RFC 3986 forbids in a path or a query, but for brackets, which servers do read.
 FORBIDDEN = re.compile(r"[^!$&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~%#]|%(?![0-9A-Fa-f]{2})")
+HOSTS = 1 << 18
+"""Whose answers are remembered: some 50 MB. A month of posts names about as many."""
 MAX_CHARACTERS = 8192
 """Longer text is no URL (RFC 9110, 4.1: servers should read 8,000), and could cost its square."""
-ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-SESSION = re.compile(r";(?:jsessionid|phpsessid)=[^/]*", re.IGNORECASE)
 
-# Parameters that say where a reader came from, never what to show. Added to by makers of
-# newsletters, advertisements and share buttons; each is documented by its maker.
-TRACKING = re.compile(
-    r"""(?:utm_|mtm_|pk_).* | piwik_(?:campaign|kwd)
-      | fbclid | gclid | gclsrc | dclid | gbraid | wbraid | msclkid | ysclid | yclid | twclid
-      | ttclid | igshid | igsh | mc_cid | mc_eid | mkt_tok | _hsenc | _hsmi | __hs(?:tc|sc|fp)
-      | hsctatracking | vero_(?:id|conv) | oly_(?:anon|enc)_id | _ga | _gl | _openstat | wickedid
-      | s_cid | phpsessid | jsessionid""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-# What is left of an ampersand that was escaped once too often, at the head of a parameter.
-ENTITY_REST = re.compile(r"(?:(?:amp|lt|gt|quot|apos);)+")
 
 LOCAL_SUFFIXES = (".local", ".localhost", ".localdomain", ".internal", ".intranet", ".lan",
                   ".home", ".corp", ".private", ".home.arpa")  # fmt: skip
@@ -60,54 +43,42 @@ def fetch_url(text: str) -> str | None:
     """
     if len(text) > MAX_CHARACTERS:
         return None
-    found = PARTS.fullmatch(_decode(text).strip())
+    found = PARTS.fullmatch(decoded(text).strip())
     if not found:
         return None
     scheme, authority, path, query, fragment = found.groups(default="")
     where = _authority(authority)
     if where is None:
         return None
-    rest = _repair(path.replace("\\", "/")) + _repair(query)
-    asked = f"{scheme.lower()}://{where}{rest}{_repair(fragment)}"
+    rest = repaired(path.replace("\\", "/")) + repaired(query)
+    asked = f"{scheme.lower()}://{where}{rest}{repaired(fragment)}"
     return asked if len(asked) <= MAX_CHARACTERS else None
-
-
-def url_key(url: str) -> str:
-    """The canonical form of a fetch URL: equal keys are the same page.
-
-    Insensitive to the scheme, `www.`, the default ports, the fragment, trailing slashes, dot
-    segments, session ids, tracking parameters, the order of parameters and the spelling of escapes.
-    The key is itself a URL, with `http` for a scheme. Raises ValueError for what `fetch_url` would
-    not return.
-    """
-    user, name, port, path, query = _split(url)
-    while name.startswith("www.") and registrable_domain(name[4:]) == registrable_domain(name):
-        name = name[4:]
-    shown = f"[{name}]" if ":" in name else name
-    where = f"{user}@{shown}" if user else shown
-    if port and int(port) not in (80, 443):
-        where = f"{where}:{int(port)}"
-    return f"http://{where}{_path_key(path)}{_query_key(query)}"
 
 
 def host(url: str) -> str:
     """The host of a fetch URL: lower case, without port, trailing dot or brackets."""
-    return _split(url)[1]
+    return split(url)[1]
 
 
 def has_credentials(url: str) -> bool:
     """Whether a fetch URL carries a user name or a password."""
-    return bool(_split(url)[0])
+    return bool(split(url)[0])
 
 
 def path(url: str) -> str:
     """The path of a fetch URL, without its query."""
-    return _split(url)[3]
+    return split(url)[3]
+
+
+@functools.lru_cache(maxsize=HOSTS)
+def is_plain_host(name: str) -> bool:
+    """Whether a host stands in a fetch URL as it is, and in no other spelling."""
+    return not name.endswith(".") and _ascii_host(name) == name and name == name.lower()
 
 
 def origin(url: str) -> str:
     """Scheme, host and port of a fetch URL: what one robots.txt speaks for (RFC 9309, 2.3)."""
-    _, name, port, _, _ = _split(url)
+    _, name, port, _, _, _ = split(url)
     scheme = "https" if url.startswith("https:") else "http"
     shown = f"[{name}]" if ":" in name else name
     default = {"http": 80, "https": 443}[scheme]
@@ -119,7 +90,7 @@ def without_fragment(url: str) -> str:
     return url.partition("#")[0]
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=HOSTS)
 def registrable_domain(name: str) -> str:
     """The domain that its owner registered, below a public suffix, the private section included.
 
@@ -130,14 +101,29 @@ def registrable_domain(name: str) -> str:
     return _suffixes().privatesuffix(name) or name
 
 
+def domain_name(name: str) -> str:
+    """The name that a host's domain goes by, without its public suffix: `bbc` of `news.bbc.co.uk`.
+
+    Only suffixes of registries are taken off, none of the list's private section, so that
+    `x.blogspot.com` is of `blogspot`. A host that is nothing else (an address, a single label, a
+    public suffix) stands for itself.
+    """
+    domain = None if is_address(name) else _registry_suffixes().privatesuffix(name)
+    return domain.partition(".")[0] if domain else name
+
+
 def is_address(name: str) -> bool:
     """Whether a host is an IP address, in any notation that a resolver would take for one."""
+    # 127.1, 0x7f.1 and 2130706433 are addresses too (inet_aton): their last label is a number
+    last = name.rpartition(".")[2]
+    if last.isdigit() or (last[:1] == "0" and re.fullmatch(r"0x[0-9a-f]*", last)):
+        return True
+    if ":" not in name:
+        return False
     try:
-        ipaddress.ip_address(name)
+        ipaddress.IPv6Address(name)
     except ValueError:
-        # 127.1, 0x7f.1 and 2130706433 are addresses too (inet_aton): their last label is a number
-        last = name.rpartition(".")[2]
-        return last.isdigit() or re.fullmatch(r"0x[0-9a-f]*", last) is not None
+        return False
     return True
 
 
@@ -146,22 +132,17 @@ def is_private(name: str) -> bool:
     return is_address(name) or "." not in name or name.endswith(LOCAL_SUFFIXES)
 
 
-def link_id(key: str) -> bytes:
-    """The 16 bytes of a link: 4 of its registrable domain, then 12 of its key (BLAKE2b)."""
-    domain = registrable_domain(host(key))
-    return _hash(domain, 4) + _hash(key, 12)
-
-
-def _hash(text: str, size: int) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=size).digest()
-
-
 @functools.cache
 def _suffixes() -> PublicSuffixList:
     return PublicSuffixList(source=SUFFIX_FILE.read_bytes(), accept_unknown=True)
 
 
-def _decode(text: str) -> str:
+@functools.cache
+def _registry_suffixes() -> PublicSuffixList:
+    return PublicSuffixList(source=SUFFIX_FILE.read_bytes(), accept_unknown=True, only_icann=True)
+
+
+def decoded(text: str) -> str:
     # A link that was escaped twice was escaped twice by accident: decode until it rests.
     while (decoded := ENTITY.sub(_entity, CONTROLS.sub("", text))) != text:
         text = decoded
@@ -180,7 +161,7 @@ def _authority(text: str) -> str | None:
     ascii_name = _ascii_host(name)
     if ascii_name is None or (port and not 0 < int(port) < 65536):
         return None
-    shown = f"{_repair(user)}@{ascii_name}" if user else ascii_name
+    shown = f"{repaired(user)}@{ascii_name}" if user else ascii_name
     return f"{shown}:{port}" if port else shown
 
 
@@ -198,55 +179,18 @@ def _ascii_host(name: str) -> str | None:
     return name
 
 
-def _repair(text: str) -> str:
+def repaired(text: str) -> str:
     return FORBIDDEN.sub(
         lambda found: quote_from_bytes(found.group().encode("utf-8", "surrogatepass"), safe=""),
         text,
     )
 
 
-def _split(url: str) -> tuple[str, str, str, str, str]:
+def split(url: str) -> tuple[str, str, str, str, str, str]:
     found = PARTS.fullmatch(url)
     where = AUTHORITY.fullmatch(found.group(2)) if found else None
     if not found or not where:
         raise ValueError(f"not a fetch URL: {url!r}")
     user, name, port = where.groups(default="")
     name = name.lower().strip("[]").removesuffix(".")
-    return user, name, port, found.group(3), found.group(4) or ""
-
-
-def _path_key(text: str) -> str:
-    kept: list[str] = []
-    for segment in SESSION.sub("", _spelled(text)).split("/")[1:]:
-        if segment == "..":
-            del kept[-1:]
-        elif segment != ".":
-            kept.append(segment)
-    return ("/" + "/".join(kept)).rstrip("/")
-
-
-def _query_key(text: str) -> str:
-    parts = (
-        ENTITY_REST.sub("", part, count=1) if ENTITY_REST.match(part) else part
-        for part in _spelled(text[1:]).split("&")
-    )
-    parameters = [part for part in parts if part and not TRACKING.fullmatch(_name(part))]
-    # A stable sort by name: the order of one name's values can mean something.
-    parameters.sort(key=_name)
-    return "?" + "&".join(parameters) if parameters else ""
-
-
-def _name(parameter: str) -> str:
-    return parameter.partition("=")[0]
-
-
-def _spelled(text: str) -> str:
-    """One spelling of escapes: none for unreserved characters, capitals for the others."""
-    while (spelled := _repair(_decode(ESCAPE.sub(_escape, text)))) != text:
-        text = spelled
-    return text
-
-
-def _escape(found: re.Match[str]) -> str:
-    byte = int(found.group(1), 16)
-    return chr(byte) if byte in UNRESERVED else found.group().upper()
+    return user, name, port, found.group(3), found.group(4) or "", found.group(5) or ""
