@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import claims, content, url, warc
+from crawl import canonical, claims, content, url, warc
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
 from crawl.schema import RESPONSE_COLUMNS, Capture, LinkOutcome, Observation
@@ -82,7 +82,7 @@ def _replay(
     if record.kind != "response":
         return Capture.REVISIT if record.kind == "revisit" else Capture.NOT_RESPONSE
     target = url.fetch_url(record.target)
-    key = url.url_key(target) if target else ""
+    key = canonical.url_key(target) if target else ""
     if target is None or key not in wanted:
         return Capture.NO_LINK
     moment = _moment(record.date)

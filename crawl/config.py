@@ -17,6 +17,7 @@ PRODUCT = re.compile(r"[A-Za-z_-]+")
 BORROWED_NAMES = frozenset({"mozilla", "ccbot", "googlebot", "bingbot", "curl", "wget"})
 ADDRESS = re.compile(r"([0-9.]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
+SUBREDDIT = re.compile(r"(?:u_)?[A-Za-z0-9_.:-]{1,50}")
 PATTERN = re.compile(r"(?:https?://)?(?:\*\.)?[a-z0-9_.-]+")
 
 
@@ -24,21 +25,32 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Everything that a recipe can say under `[crawl]`."""
 
     submissions: tuple[str, ...] = ()
-    """Reddit dumps (zst, xz, bz2, gz or plain ndjson) or plain lists of URLs: paths and globs.
-    They count by the digest of their content, not by their names."""
+    """What links are taken from: Reddit's dumps of submissions (zst, zst_blocks, xz, bz2, gz or
+    plain ndjson), lists of URLs, CSV or Parquet with a column `url`: paths, globs, or any URI that
+    fsspec opens. They count by the digest of their content, not by their names."""
 
     min_karma: Annotated[int, Meta(ge=0, extra={"changes": ["links"]})] = 3
     """Karma that a link needs to be followed. WebText took 3."""
 
     karma_rule: Annotated[Literal["any", "sum", "max"], Meta(extra={"changes": ["links"]})] = "sum"
     """How the scores of a URL's distinct submissions become its karma: `sum` adds them; `any` and
-    `max` take the best one, so that a single submission must reach `min_karma`."""
+    `max` take the best one, so that a single submission must reach `min_karma`. A post and its
+    crossposts are one submission, with the best of their scores."""
+
+    since: Annotated[datetime.date | None, Meta(extra={"changes": ["submissions"]})] = None
+    """First day (UTC) whose posts count; earlier ones are left out. None: from the beginning."""
 
     until: Annotated[datetime.date | None, Meta(extra={"changes": ["submissions"]})] = None
     """Last day (UTC) whose posts count; later ones are left out. None: all of them."""
 
     over_18: Annotated[bool, Meta(extra={"changes": ["submissions"]})] = False
     """Keep posts that Reddit marks as not safe for work."""
+
+    subreddits: Annotated[tuple[str, ...], Meta(extra={"changes": ["submissions"]})] = ()
+    """Only posts of these, their names without `r/`, in any case. None named: of all."""
+
+    refused_subreddits: Annotated[tuple[str, ...], Meta(extra={"changes": ["submissions"]})] = ()
+    """Posts of these are left out."""
 
     sample: Annotated[float, Meta(gt=0, le=1, extra={"changes": ["submissions"]})] = 1.0
     """Share of the links, chosen by their ids: a small rehearsal of the whole run."""
@@ -130,6 +142,10 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             _check_user_agent(self.user_agent)
         for pattern, address in self.resolve.items():
             _check_resolve(pattern, address)
+        if self.since and self.until and self.since > self.until:
+            raise ValueError(f"since: {self.since} is after until, {self.until}")
+        _check_subreddits("subreddits", self.subreddits)
+        _check_subreddits("refused_subreddits", self.refused_subreddits)
         _check_domains("refused_domains", self.refused_domains)
         _check_domains("followed_domains", self.followed_domains)
         if both := sorted({*self.refused_domains} & {*self.followed_domains}):
@@ -160,6 +176,12 @@ def _check_user_agent(agent: str) -> None:
         raise ValueError(f"user_agent must not pose as {product.group()}: say who you are")
     if not CONTACT.search(agent):
         raise ValueError("user_agent must hold a contact: an http(s) address or a mail address")
+
+
+def _check_subreddits(key: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not SUBREDDIT.fullmatch(name):
+            raise ValueError(f"{key}: {name!r} is not the name of a subreddit, as AskHistorians")
 
 
 def _check_domains(key: str, domains: tuple[str, ...]) -> None:

@@ -22,9 +22,19 @@ class LeftOut(StrEnum):
     MALFORMED = "malformed"
     """Not JSON, or not the object that a submission is."""
     PROMOTED = "promoted"
+    """An advertisement."""
     SELF = "self"
+    """Text on Reddit; it links nowhere."""
     REMOVED = "removed"
+    """Taken away by moderators, by Reddit, or by a claim."""
+    DELETED = "deleted"
+    """Taken away by its author."""
     OVER_18 = "over_18"
+    GALLERY = "gallery"
+    REDDIT_MEDIA = "reddit_media"
+    """A picture or a film that Reddit itself hosts."""
+    SUBREDDIT = "subreddit"
+    """Not among `subreddits`, or among `refused_subreddits`."""
     NO_SCORE = "no_score"
     NO_URL = "no_url"
     NO_DATE = "no_date"
@@ -32,8 +42,11 @@ class LeftOut(StrEnum):
     """A crosspost that names its parent on Reddit, not the page."""
     BAD_URL = "bad_url"
     """Not an http(s) URL that could be asked for."""
+    BEFORE_SINCE = "before_since"
     AFTER_UNTIL = "after_until"
     NOT_SAMPLED = "not_sampled"
+    REPEATED = "repeated"
+    """The same post once more in the same file, or the same line of a list."""
     TRUNCATED = "truncated"
     """One for each dump that ends too early, where `accept_truncated` lets it pass."""
 
@@ -125,8 +138,9 @@ SUBMISSIONS = pa.schema(
         pa.field("link_id", ID, nullable=False),
         pa.field("url_key", pa.string(), nullable=False),
         pa.field("fetch_url", pa.string(), nullable=False),
-        pa.field("host", pa.string(), nullable=False),
         pa.field("post_id", pa.string(), nullable=False),
+        # the post that this one shows once more in another subreddit
+        pa.field("crosspost_of", pa.string()),
         # null: the URL stands in a plain list, which vouches for it; it counts as `min_karma`
         pa.field("score", pa.int32()),
         pa.field("day", pa.date32()),

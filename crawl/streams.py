@@ -9,7 +9,8 @@ import gzip
 import io
 import lzma
 import zlib
-from typing import IO, cast
+from collections.abc import Iterator
+from typing import IO, NamedTuple, cast
 
 import fsspec
 import zstandard
@@ -21,9 +22,28 @@ ZSTD_WINDOW = 2**31
 """Bytes. Reddit's dumps are written with this window; the library's own limit is 2^27."""
 DAMAGE = (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
+FEED = 2048
+"""Coded bytes decoded at once: a few can stand for 128 KiB each, and memory has a bound."""
+
 GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"  # bytes 1 to 3 of a zstd frame that decoders pass over
-NAMED = {"gz": (GZIP,), "bz2": (BZIP2,), "xz": (XZ,), "zst": (ZSTD, SKIPPABLE)}
+BLOCKS = b"zstd blocks"
+"""Stands for the form of `.zst_blocks`, which has no first bytes of its own."""
+NAMED = {
+    "gz": (GZIP,),
+    "bz2": (BZIP2,),
+    "xz": (XZ,),
+    "zst": (ZSTD, SKIPPABLE),
+    "zst_blocks": (BLOCKS,),
+}
+
+
+class Part(NamedTuple):
+    """A file, or what of it begins between two places where it can be cut (`crawl/parts.py`)."""
+
+    path: str
+    start: int = 0
+    end: int | None = None
 
 
 def open_plain(path: str) -> IO[bytes]:
@@ -43,18 +63,60 @@ def open_plain(path: str) -> IO[bytes]:
 
 
 def open_decoded(path: str) -> IO[bytes]:
-    """The content of a zst, xz, bz2, gz or plain file. Raises BadInput as `open_plain` does, and
-    where a name promises a compression that the first bytes are not."""
-    raw = open_plain(path)
-    head = peek(raw, 6)
+    """The content of a zst, xz, bz2, gz, zst_blocks or plain file. Raises BadInput as `open_plain`
+    does, and where a name promises a compression that the first bytes are not."""
+    return Opened(Part(path)).stream
+
+
+class Opened:
+    """A part of a file, to be read from its beginning."""
+
+    stream: IO[bytes]
+    """Its content and, behind it, that of the parts after it."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._raw = open_plain(part.path)
+        form = form_of(part.path, self._raw)
+        self._raw.seek(part.start)
+        self._pieces = Pieces(_PIECES[form](self._raw), part.end) if form in _PIECES else None
+        self.stream = _decoder(self._raw, form, self._pieces)
+
+    def read_some(self) -> bytes:
+        """The next bytes of the content, as many as come at once; empty at its end."""
+        if self._pieces:
+            return self._pieces.some()
+        # `read` would throw away what it has already decoded where the file breaks off.
+        read = getattr(self.stream, "read1", self.stream.read)
+        some: bytes = read(CHUNK)
+        return some
+
+    @property
+    def bytes_read(self) -> int:
+        """Of the part, as it lies in the file."""
+        return self._raw.tell() - self._part.start
+
+    @property
+    def boundary(self) -> int | None:
+        """Bytes of the content that are the part's own; None while that is not known yet."""
+        if self._part.end is None:
+            return None
+        return self._pieces.boundary if self._pieces else self._part.end - self._part.start
+
+
+def form_of(path: str, raw: IO[bytes]) -> bytes:
+    """The form of the file by its first bytes; empty where it is plain."""
+    head = peek(raw, 8)
     form = next((form for form in (GZIP, BZIP2, XZ, ZSTD) if head.startswith(form)), b"")
     if head[1:4] == SKIPPABLE:
         form = ZSTD
+    elif head[4:8] == ZSTD and not form:
+        form = BLOCKS
     promised = NAMED.get(path.rpartition(".")[2].lower())
     if promised and form not in promised:
         raw.close()
         raise BadInput(f"{path}: does not begin as its name says: damaged, or misnamed")
-    return _decoder(raw, form)
+    return form
 
 
 def peek(raw: IO[bytes], size: int) -> bytes:
@@ -64,55 +126,97 @@ def peek(raw: IO[bytes], size: int) -> bytes:
     return head
 
 
-def _decoder(raw: IO[bytes], form: bytes) -> IO[bytes]:
+def _decoder(raw: IO[bytes], form: bytes, pieces: "Pieces | None") -> IO[bytes]:
+    if pieces:
+        return io.BufferedReader(pieces, CHUNK)
     if form == GZIP:
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if form == BZIP2:
         return bz2.BZ2File(raw)
-    if form == XZ:
-        return lzma.LZMAFile(raw)
-    return io.BufferedReader(Frames(raw), CHUNK) if form == ZSTD else raw
+    return lzma.LZMAFile(raw) if form == XZ else raw
 
 
-class Frames(io.RawIOBase):
-    """The content of one or many zstd frames. The library's own reader takes a frame that breaks
-    off for the end of the file; this one raises EOFError."""
+Piece = tuple[bytes, int | None]
+"""Decoded bytes and, where they end a frame, the place in the file at which the next one begins."""
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-        self._context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-        self._frame = self._context.decompressobj()
-        self._inside = False
-        self._coded = b""
-        self._plain = memoryview(b"")
+
+class Pieces(io.RawIOBase):
+    """A file of the pieces that a decoder yields."""
+
+    def __init__(self, pieces: Iterator[Piece], end: int | None = None) -> None:
+        self._pieces, self._end = pieces, end
+        self._piece = memoryview(b"")
+        self._decoded = 0
+        self.boundary: int | None = None
 
     def readable(self) -> bool:
         return True
 
+    def some(self) -> bytes:
+        """The next piece; empty at the end."""
+        for decoded, follows in self._pieces:
+            self._decoded += len(decoded)
+            if follows is not None and self._end is not None and self.boundary is None:
+                self.boundary = self._decoded if follows >= self._end else None
+            if decoded:
+                return decoded
+        return b""
+
     def readinto(self, buffer: object) -> int:
-        while not self._plain:
-            if not self._advance():
-                return 0
+        if not self._piece:
+            self._piece = memoryview(self.some())
         target = memoryview(buffer)  # type: ignore[arg-type]
-        size = min(len(target), len(self._plain))
-        target[:size] = self._plain[:size]
-        self._plain = self._plain[size:]
+        size = min(len(target), len(self._piece))
+        target[:size] = self._piece[:size]
+        self._piece = self._piece[size:]
         return size
 
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
-    def _advance(self) -> bool:
-        coded = self._coded or self._raw.read(CHUNK)
-        if not coded:
-            if self._inside:
-                raise EOFError("the last zstd frame breaks off")
-            return False
-        self._plain = memoryview(self._frame.decompress(coded))
-        self._inside = not self._frame.eof
-        self._coded = b""
-        if self._frame.eof:
-            self._coded = self._frame.unused_data
-            self._frame = self._context.decompressobj()
-        return True
+def frames(raw: IO[bytes]) -> Iterator[Piece]:
+    """The content of one or many zstd frames. The library's own reader takes a frame that breaks
+    off for the end of the file; this one raises EOFError."""
+    context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+    frame, inside, at = context.decompressobj(), False, raw.tell()
+    while chunk := raw.read(CHUNK):
+        for start in range(0, len(chunk), FEED):
+            coded = chunk[start : start + FEED]
+            at += len(coded)
+            while coded:
+                decoded = frame.decompress(coded)
+                inside, coded = not frame.eof, frame.unused_data if frame.eof else b""
+                yield decoded, at - len(coded) if frame.eof else None
+                if frame.eof:
+                    frame = context.decompressobj()
+    if inside:
+        raise EOFError("the last zstd frame breaks off")
+
+
+def blocks(raw: IO[bytes]) -> Iterator[Piece]:
+    """The rows of a `.zst_blocks` file, one a line. A block is a size in 4 bytes and a zstd frame,
+    in which stand the number of rows, place and size of each, and their bytes."""
+    while size := raw.read(4):
+        coded = raw.read(int.from_bytes(size, "little"))
+        if len(size) < 4 or len(coded) < int.from_bytes(size, "little"):
+            raise EOFError("the last block breaks off")
+        frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+        content = frame.decompress(coded)
+        if not frame.eof:
+            raise OSError("a block holds no whole zstd frame")
+        yield _rows(content), raw.tell()
+
+
+def _rows(content: bytes) -> bytes:
+    count = int.from_bytes(content[:4], "little")
+    first = 4 + 8 * count
+    places = memoryview(content[4:first]).cast("B")
+    if len(places) < 8 * count:
+        raise OSError("a block has fewer rows than it says")
+    numbers = [int.from_bytes(places[at : at + 4], "little") for at in range(0, 8 * count, 4)]
+    spans = zip(numbers[::2], numbers[1::2], strict=True)
+    rows = [content[first + place : first + place + size] for place, size in spans]
+    if any(len(row) < size for row, size in zip(rows, numbers[1::2], strict=True)):
+        raise OSError("a row lies outside its block")
+    return b"".join(row + b"\n" for row in rows)
+
+
+_PIECES = {ZSTD: frames, BLOCKS: blocks}

@@ -1,239 +1,283 @@
-"""Reads a Reddit dump, or a plain list of URLs, into submissions that carry an outbound link.
+"""Reads a file of links into submissions: a post of Reddit that carries an outbound link.
 
-Every line that is not blank becomes one row or one count under a named reason: none vanishes, and a
-bad line never costs its neighbours. Scores are not judged here: a URL's karma needs all of them.
+Every post becomes one row or one count under a named reason; a line that is no post is a fault, and
+never costs its neighbours. Scores are not judged here: a URL's karma needs all of them.
 """
 
-import codecs
-import datetime
-import hashlib
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from crawl import streams, url
+from crawl import dumps, keys, posts
+from crawl.account import Account
 from crawl.config import CrawlConfig
+from crawl.posts import Post, Posts
 from crawl.schema import SUBMISSIONS, BadInput, LeftOut
+from crawl.streams import Part
 
-VERSION = 1
+VERSION = 2
 
-BATCH_ROWS = 16384
-LOOK_AHEAD = 100
-"""Lines by which a dump is told from a list of URLs: the first of them can be torn."""
-MAX_LINE_BYTES = 64 * 1024 * 1024
-EPOCH = datetime.date(1970, 1, 1).toordinal()
+AS_SAID = ("crosspost_of", "score", "day", "subreddit")
 LAST_SECOND = 253402300800  # the year 10000, which no date can hold
+DAY_S = 86400
 INT32 = 2**31
-
-Row = dict[str, Any]
-
-
-class Removal(msgspec.Struct):
-    """What Arctic Shift notes beside a post."""
-
-    removal_type: Any = None
-
-
-class Post(msgspec.Struct, rename={"meta": "_meta"}):
-    """The fields that matter of a submission, as loosely typed as twenty years of dumps are."""
-
-    id: str
-    url: str | None = None
-    url_overridden_by_dest: str | None = None
-    score: int | float | None = None
-    created_utc: int | float | str | None = None
-    subreddit: str | None = None
-    is_self: Any = None
-    over_18: Any = None
-    promoted: Any = None
-    removed_by_category: Any = None
-    meta: Removal | None = None
-
-
+BATCH_ROWS = 1 << 18
+"""Posts whose addresses are looked at together: the more, the more of them are the same."""
+SAID = pa.schema(
+    [
+        pa.field("text", pa.string()),
+        pa.field("post_id", pa.string()),
+        *(SUBMISSIONS.field(name) for name in AS_SAID),
+    ]
+)
+"""What a post says before its address is looked at."""
+BEST_FIRST = [
+    ("link_id", "ascending"),
+    ("post_id", "ascending"),
+    ("score", "descending"),
+    ("day", "ascending"),
+    ("fetch_url", "ascending"),
+    ("subreddit", "ascending"),
+    ("crosspost_of", "ascending"),
+]
+NO_INTEGERS = (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError, ValueError)
+"""What Arrow answers to a column that is not integers and nulls alone."""
 NO_POST = {LeftOut.MALFORMED, LeftOut.TRUNCATED}
-# The last: brackets nested deeper than a reader goes.
-NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-DECODER = msgspec.json.Decoder(Post)
 
 
-def read(path: str, config: CrawlConfig, left_out: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The submissions of one dump: zst (any window, any number of frames), xz, bz2, gz or plain.
+def read(part: Part, config: CrawlConfig, account: Account) -> Iterator[pa.RecordBatch]:
+    """The submissions of one file, or part of one, after those that `account` has had.
 
-    What yields no row is counted in `left_out` under one of `LeftOut`. Raises BadInput, naming the
-    file, where it is missing, empty, damaged, neither a dump nor a list, without a line that is a
-    submission, or ends too early (unless `config.accept_truncated`).
+    What yields no row is counted in `account.left_out` under one of `LeftOut`. Raises BadInput as
+    `dumps.read` does, and where no line of the file is a submission.
     """
-    with streams.open_decoded(path) as stream:
-        lines = _whole_lines(path, stream, config, left_out)
-        first = list(itertools.islice(lines, LOOK_AHEAD))
-        turn = _from_url if _is_list(path, first) else _from_json
-        rows = _rows(turn, itertools.chain(first, lines), config, left_out)
-        some = False
-        for batch in _batches(rows):
-            some = True
-            yield batch
-    if not some and set(left_out) <= NO_POST:
+    some = account.place > 0
+    held: list[pa.RecordBatch] = []
+    for found in dumps.read(part, account, accept_truncated=config.accept_truncated):
+        held.append(_columns(found, config, account.left_out))
+        some = some or held[-1].num_rows > 0
+        if sum(map(len, held)) >= BATCH_ROWS:
+            yield _rows(held, config, account.left_out)
+            held = []
+    yield _rows(held, config, account.left_out)
+    if not some and not part.start and set(account.left_out) <= NO_POST:
         raise BadInput(
-            f"{path}: is no dump: none of its lines is a submission, a JSON object with an id"
+            f"{part.path}: is no dump: none of its lines is a submission, a JSON object with an id"
         )
 
 
-def _whole_lines(
-    path: str, stream: IO[bytes], config: CrawlConfig, left_out: Counter[str]
-) -> Iterator[bytes]:
-    try:
-        for line in _lines(stream):
-            if line := line.strip():
-                yield line
-    except EOFError as error:
-        if not config.accept_truncated:
-            raise BadInput(
-                f"{path}: ends too early; set crawl.accept_truncated = true to take what it holds"
-            ) from error
-        left_out[str(LeftOut.TRUNCATED)] += 1
-    except streams.DAMAGE as error:
-        if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
-            raise
-        raise BadInput(f"{path}: is damaged: {error}") from error
+def combine(submissions: pa.Table, left_out: Counter[str] | None = None) -> pa.Table:
+    """Each post once, sorted by link, then post: of one that comes more often, the row with the
+    highest score; where these differ in more, the first in order of the other columns. The others
+    are counted."""
+    table = submissions.combine_chunks()
+    halves = np.frombuffer(_bytes(table["link_id"]), ">u8").reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    same = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
+    if same.any():
+        order = _settled(table, order, same)
+    if left_out is not None:
+        left_out[LeftOut.REPEATED] += len(table) - len(order)
+    return table.take(pa.array(order))
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines of bounded length; one that is longer comes in pieces, none of which is JSON."""
-    # `read` would throw away what it has already decoded where the file breaks off.
-    read = getattr(stream, "read1", stream.read)
-    mark = stream.read(len(codecs.BOM_UTF8))
-    pieces = [] if mark == codecs.BOM_UTF8 else [mark]
-    held = 0
-    while chunk := read(streams.CHUNK * 8):
-        pieces.append(chunk)
-        held += len(chunk)
-        if b"\n" in chunk:  # joined only now: a long line would be copied with every piece of it
-            *whole, last = b"".join(pieces).split(b"\n")
-            yield from whole
-            pieces, held = [last], len(last)
-        if held > MAX_LINE_BYTES:
-            yield b"".join(pieces)
-            pieces, held = [], 0
-    yield b"".join(pieces)
+def _settled(table: pa.Table, order: Any, same: Any) -> Any:
+    """The same order, but rows of one link by post, and the best row of each post alone."""
+    crowded = np.zeros(len(order), bool)
+    crowded[1:] |= same
+    crowded[:-1] |= same
+    few = table.take(pa.array(order[crowded]))
+    ranks = pc.sort_indices(few, BEST_FIRST).to_numpy()
+    order[crowded] = order[crowded][ranks]
+    few = few.select(["link_id", "post_id"]).take(pa.array(ranks)).combine_chunks()
+    repeated = np.zeros(len(order), bool)
+    again = np.ones(len(few), bool)
+    for name in ("link_id", "post_id"):
+        column = few[name].chunk(0)
+        again[1:] &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    again[0] = False
+    repeated[crowded] = again
+    return order[~repeated]
 
 
-def _is_list(path: str, lines: list[bytes]) -> bool:
-    objects = sum(map(_is_object, lines))
-    addresses = sum(url.fetch_url(line.decode("utf-8", "replace")) is not None for line in lines)
-    if objects or addresses:
-        return addresses > objects
-    if any(line.startswith(b"{") for line in lines):
-        return False  # a dump of which every line is damaged
-    raise BadInput(f"{path}: holds neither submissions (one JSON object a line) nor URLs")
+def _bytes(ids: pa.ChunkedArray) -> memoryview:
+    """The bytes of a column of ids, one after another."""
+    joined = pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], ids.type)
+    width = ids.type.byte_width
+    _, buffer = joined.buffers()
+    return memoryview(buffer)[joined.offset * width : (joined.offset + len(joined)) * width]
 
 
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(line), dict)
-    except NO_JSON:
-        return False
+def _columns(found: Posts, config: CrawlConfig, left_out: Counter[str]) -> pa.RecordBatch:
+    """What posts say, as far as they say enough to be followed; the others are counted."""
+    kept = _unmarked(found.rows, config, left_out)
+    kept, texts = _addressed(kept, left_out)
+    columns = [
+        texts,
+        _stems([post.id for post in kept]),
+        _stems([post.crosspost_parent for post in kept]),
+        _scores([post.score for post in kept]),
+        _days([post.created_utc for post in kept]),
+        pa.array([post.subreddit for post in kept], pa.string()),
+    ]
+    batch = pa.RecordBatch.from_arrays(columns, schema=SAID)
+    if found.scored:
+        batch = _kept(batch, batch["score"].is_valid(), LeftOut.NO_SCORE, left_out)
+    if found.dated:
+        batch = _dated(batch, config, left_out)
+    return batch
 
 
 def _rows(
-    turn: Callable[[bytes, CrawlConfig], Row | LeftOut],
-    lines: Iterator[bytes],
-    config: CrawlConfig,
-    left_out: Counter[str],
-) -> Iterator[Row]:
-    most = int(config.sample * 2**32)
-    for line in lines:
-        row = turn(line, config)
-        if isinstance(row, LeftOut):
-            left_out[str(row)] += 1
+    held: Sequence[pa.RecordBatch], config: CrawlConfig, left_out: Counter[str]
+) -> pa.RecordBatch:
+    """The submissions of posts that may be followed, if they name a URL and are of the sample."""
+    said = pa.Table.from_batches(held, SAID).combine_chunks()
+    batch = _once(
+        said.to_batches()[0] if said.num_rows else pa.RecordBatch.from_pylist([], SAID), left_out
+    )
+    ids = keys.of(batch["text"])
+    post_ids = batch["post_id"]
+    if pc.any(pc.equal(post_ids, "")).as_py():
+        post_ids = _named(post_ids, ids.link_id)
+    columns = [*ids, post_ids, *(batch[field.name] for field in SAID if field.name in AS_SAID)]
+    nullable = pa.schema([field.with_nullable(True) for field in SUBMISSIONS])
+    rows = pa.RecordBatch.from_arrays(columns, schema=nullable)
+    rows = _kept(rows, rows["link_id"].is_valid(), LeftOut.BAD_URL, left_out)
+    if config.sample < 1:
         # the half of the id that the domain has no part in: a sample of links, not of sites
-        elif int.from_bytes(row["link_id"][4:8]) >= most:
-            left_out[str(LeftOut.NOT_SAMPLED)] += 1
+        halves = np.frombuffer(_bytes(pa.chunked_array([rows["link_id"]])), ">u4").reshape(-1, 4)
+        sampled = pa.array(halves[:, 1] < int(config.sample * 2**32))
+        rows = _kept(rows, sampled, LeftOut.NOT_SAMPLED, left_out)
+    return rows.cast(SUBMISSIONS)
+
+
+def _unmarked(found: Sequence[Post], config: CrawlConfig, left_out: Counter[str]) -> list[Post]:
+    """The posts whose marks do not speak against them."""
+    kept, marked = posts.divided(found)
+    for post in marked:
+        if reason := posts.reason(post, config):
+            left_out[reason] += 1
         else:
-            yield row
+            kept.append(post)
+    if config.subreddits or config.refused_subreddits:
+        wanted = {name.lower() for name in config.subreddits}
+        refused = {name.lower() for name in config.refused_subreddits}
+        named = [(post.subreddit or "").lower() for post in kept]
+        chosen = [(not wanted or name in wanted) and name not in refused for name in named]
+        left_out[LeftOut.SUBREDDIT] += len(kept) - sum(chosen)
+        kept = [post for post, is_chosen in zip(kept, chosen, strict=True) if is_chosen]
+    return kept
 
 
-def _from_url(line: bytes, config: CrawlConfig) -> Row | LeftOut:
-    asked = url.fetch_url(line.decode("utf-8", "replace"))
-    if asked is None:
-        return LeftOut.BAD_URL
-    row = _link(asked)
-    name = hashlib.blake2b(row["url_key"].encode(), digest_size=8).hexdigest()
-    return row | {"post_id": f"list-{name}", "score": None, "day": None, "subreddit": None}
+def _addressed(kept: list[Post], left_out: Counter[str]) -> tuple[list[Post], pa.Array]:
+    """The posts that name an address, and what they name."""
+    texts = [post.url for post in kept]
+    column = pa.array(texts, pa.string())
+    odd = pc.or_(pc.equal(column, ""), pc.starts_with(column, "/")).fill_null(True)
+    places = np.flatnonzero(odd.to_numpy(zero_copy_only=False))
+    if not len(places):
+        return kept, column
+    for place in places:
+        found = posts.target(kept[place])
+        texts[place] = None if isinstance(found, LeftOut) else found
+        if isinstance(found, LeftOut):
+            left_out[found] += 1
+    named = [post for post, text in zip(kept, texts, strict=True) if text is not None]
+    return named, pa.array([text for text in texts if text is not None], pa.string())
 
 
-def _from_json(line: bytes, config: CrawlConfig) -> Row | LeftOut:
+def _once(batch: pa.RecordBatch, left_out: Counter[str]) -> pa.RecordBatch:
+    """The posts without those that are copies of another one to the letter: a quick first look,
+    which `combine` ends."""
+    names = pc.if_else(pc.equal(batch["post_id"], ""), batch["text"], batch["post_id"])
+    coded = names.dictionary_encode()
+    codes, count = coded.indices.to_numpy(), len(coded.dictionary)
+    if count == len(codes):
+        return batch
+    first = np.empty(count, np.int64)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    again = np.flatnonzero(first[codes] != np.arange(len(codes)))
+    copies = np.ones(len(again), bool)
+    one, other = batch.take(pa.array(again)), batch.take(pa.array(first[codes[again]]))
+    for mine, its in zip(one.columns, other.columns, strict=True):
+        both_null = pc.and_(mine.is_null(), its.is_null())
+        same = pc.or_(pc.equal(mine, its).fill_null(False), both_null)
+        copies &= same.to_numpy(zero_copy_only=False)
+    keep = np.ones(len(codes), bool)
+    keep[again[copies]] = False
+    return _kept(batch, pa.array(keep), LeftOut.REPEATED, left_out)
+
+
+def _named(post_ids: pa.Array, links: pa.Array) -> pa.Array:
+    """The ids of posts; a line of a list has none, and is its link's once and for all."""
+    both = zip(post_ids.to_pylist(), links.to_pylist(), strict=True)
+    return pa.array([name or (link and f"list-{link.hex()}") for name, link in both], pa.string())
+
+
+def _stems(names: Sequence[str | None]) -> pa.Array:
+    """Ids of posts, without the mark of their kind."""
+    column = pa.array(names, pa.string())
+    marked = pc.any(pc.starts_with(column, "t3_")).as_py()
+    return pc.replace_substring_regex(column, "^t3_", "") if marked else column
+
+
+def _scores(found: Sequence[int | float | None]) -> pa.Array:
     try:
-        post = DECODER.decode(line)
-    except NO_JSON:
-        return LeftOut.MALFORMED
-    if reason := _reason(post, config):
-        return reason
-    target = _target(post)
-    if isinstance(target, LeftOut):
-        return target
-    if post.score is None:
-        return LeftOut.NO_SCORE
-    day = _day(post.created_utc)
-    if day is None:
-        return LeftOut.NO_DATE
-    if config.until and day > config.until:
-        return LeftOut.AFTER_UNTIL
-    return _link(target) | {
-        "post_id": post.id.removeprefix("t3_"),
-        "score": max(-INT32, min(INT32 - 1, int(post.score))),
-        "day": day,
-        "subreddit": post.subreddit,
-    }
+        column = pa.array(found, pa.int64())
+    except NO_INTEGERS:
+        column = pa.array([_score(one) for one in found], pa.int64())
+    return pc.min_element_wise(
+        pc.max_element_wise(column, -INT32, skip_nulls=False), INT32 - 1, skip_nulls=False
+    ).cast(pa.int32())
 
 
-def _reason(post: Post, config: CrawlConfig) -> LeftOut | None:
-    if post.promoted:
-        return LeftOut.PROMOTED
-    if post.is_self:
-        return LeftOut.SELF
-    if post.removed_by_category or (post.meta and post.meta.removal_type):
-        return LeftOut.REMOVED
-    if post.over_18 and not config.over_18:
-        return LeftOut.OVER_18
-    return None
+def _score(score: int | float | None) -> int | None:
+    if score is None or score != score:  # the second: not a number
+        return None
+    return int(max(-INT32, min(INT32 - 1, score)))
 
 
-def _target(post: Post) -> str | LeftOut:
-    """What the post links to. A crosspost's own URL can be relative: it names its parent."""
-    text = post.url
-    if not text or text.startswith("/"):
-        text = post.url_overridden_by_dest or text
-    if not text:
-        return LeftOut.NO_URL
-    if text.startswith("/"):
-        return LeftOut.RELATIVE_URL
-    return url.fetch_url(text) or LeftOut.BAD_URL
-
-
-def _day(created: int | float | str | None) -> datetime.date | None:
+def _days(found: Sequence[int | float | str | None]) -> pa.Array:
+    """The days of moments in seconds since 1970; null where one is none that a date can hold."""
     try:
-        seconds = float(created) if created is not None else -1.0
-    except (ValueError, OverflowError):  # the second: of hundreds of digits
+        column = pa.array(found, pa.int64())
+    except NO_INTEGERS:
+        column = pa.array([_second(one) for one in found], pa.int64())
+    good = pc.and_(pc.greater_equal(column, 0), pc.less(column, LAST_SECOND))
+    days = pc.divide(pc.if_else(good, column, None), DAY_S)
+    return days.cast(pa.int32()).cast(pa.date32())
+
+
+def _second(created: int | float | str | None) -> int | None:
+    try:
+        return int(max(-1.0, min(LAST_SECOND, float(created)))) if created is not None else None
+    except (ValueError, OverflowError):  # no number, not a number; one of hundreds of digits
         return None
-    if not 0 <= seconds < LAST_SECOND:
-        return None
-    return datetime.date.fromordinal(EPOCH + int(seconds) // 86400)
 
 
-def _link(asked: str) -> Row:
-    key = url.url_key(asked)
-    return {
-        "link_id": url.link_id(key),
-        "url_key": key,
-        "fetch_url": asked,
-        "host": url.host(asked),
-    }
+def _dated(batch: pa.RecordBatch, config: CrawlConfig, left_out: Counter[str]) -> pa.RecordBatch:
+    """The posts of a day that counts."""
+    batch = _kept(batch, batch["day"].is_valid(), LeftOut.NO_DATE, left_out)
+    if config.until:
+        early = pc.less_equal(batch["day"], config.until)
+        batch = _kept(batch, early, LeftOut.AFTER_UNTIL, left_out)
+    if config.since:
+        late = pc.greater_equal(batch["day"], config.since)
+        batch = _kept(batch, late, LeftOut.BEFORE_SINCE, left_out)
+    return batch
 
 
-def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
-    while batch := list(itertools.islice(rows, BATCH_ROWS)):
-        yield pa.RecordBatch.from_pylist(batch, SUBMISSIONS)
+def _kept(
+    batch: pa.RecordBatch, mask: pa.Array, reason: LeftOut, left_out: Counter[str]
+) -> pa.RecordBatch:
+    """The rows that a mask lets through; the others are counted."""
+    lost = len(mask) - (pc.sum(mask).as_py() or 0)
+    if not lost:
+        return batch
+    left_out[reason] += lost
+    return batch.filter(mask)

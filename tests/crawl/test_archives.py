@@ -13,6 +13,8 @@ import zstandard
 from crawl import archives, links, observations, pages, submissions, warc
 from crawl.config import CrawlConfig
 from crawl.schema import VOLATILE, BadInput
+from crawl.streams import Part
+from pipeline.stage import Account
 from tests import web
 
 CONFIG = CrawlConfig(live=False)
@@ -125,7 +127,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_the_real_pages(data: Path, tmp_path: Path) -> None:
     followed = ("reddit.com",)  # two of the 966 are discussions there
     config = CrawlConfig(live=False, min_karma=1, over_18=True, followed_domains=followed)
-    posts = submissions.read(str(data / "reddit" / "RS_wcxb_made.zst"), config, Counter())
+    posts = submissions.read(Part(str(data / "reddit" / "RS_wcxb_made.zst")), config, Account())
     kept = list(links.merge(posts, config))
     counts: Counter[str] = Counter()
     path = str(data / "web" / "wcxb-dev.warc.zst")

@@ -105,7 +105,7 @@ def test_marks_name_datasets_and_the_rest_is_unmarked() -> None:
     assert set(marks) == {
         "min_karma", "karma_rule", "until", "over_18", "sample", "refused_domains", "live",
         "max_pages_per_host", "max_decoded_bytes", "accept_truncated",
-        "followed_domains",
+        "followed_domains", "since", "subreddits", "refused_subreddits",
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from crawl import schema
 @pytest.mark.parametrize(
     ("made", "columns"),
     [
-        (schema.SUBMISSIONS, "link_id url_key fetch_url host post_id score day subreddit"),
+        (schema.SUBMISSIONS, "link_id url_key fetch_url post_id crosspost_of score day subreddit"),
         (
             schema.LINKS,
             "link_id url_key fetch_url host karma submissions subreddits first_seen outcome",

@@ -3,8 +3,9 @@
 import bz2
 import gzip
 import io
+import itertools
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from crawl import streams
 from crawl.schema import BadInput
+from crawl.streams import Opened, Part
 
 TEXT = b"".join(b'{"id": "%d"}\n' % n for n in range(20000))
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -67,7 +69,7 @@ def test_many_frames_are_one_stream(pieces: list[bytes], size: int) -> None:
     packer = zstandard.ZstdCompressor(level=1)
     skippable = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
     coded = b"".join(packer.compress(piece) + skippable for piece in pieces)
-    stream = io.BufferedReader(streams.Frames(io.BytesIO(coded)))
+    stream = io.BufferedReader(streams.Pieces(streams.frames(io.BytesIO(coded))))
     assert b"".join(iter(lambda: stream.read(size), b"")) == b"".join(pieces)
 
 
@@ -85,6 +87,8 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
         ("x.zst", b"<html>"),
         ("x.ZST", b"<html>"),
         ("x.gz", b"\x28\xb5\x2f\xfd"),
+        ("x.zst_blocks", b"\x28\xb5\x2f\xfd" + b"\x00" * 9),
+        ("x.zst", b"\x09\x00\x00\x00\x28\xb5\x2f\xfd"),
     ],
 )
 def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, content: bytes | None) -> None:
@@ -101,3 +105,146 @@ def test_a_file_may_begin_with_a_frame_that_is_passed_over(tmp_path: Path) -> No
     path.write_bytes(b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc" + PACK["zst"](TEXT))
     with streams.open_decoded(str(path)) as stream:
         assert stream.read() == TEXT
+
+
+def block(numbers: Sequence[int], content: bytes) -> bytes:
+    """A block of a `.zst_blocks` file with this table: how many rows, place and size of each."""
+    table = b"".join(number.to_bytes(4, "little") for number in numbers)
+    coded = PACK["zst"](table + content)
+    return len(coded).to_bytes(4, "little") + coded
+
+
+def block_of(rows: Sequence[bytes]) -> bytes:
+    starts = itertools.accumulate(map(len, rows), initial=0)
+    pairs = zip(starts, map(len, rows), strict=False)
+    return block([len(rows), *itertools.chain.from_iterable(pairs)], b"".join(rows))
+
+
+ROWS = st.lists(st.lists(st.binary(max_size=40), max_size=5), min_size=1, max_size=5)
+BLOCK = block_of([b"one", b"two", b"three"])
+
+
+def as_blocks(path: Path, content: bytes) -> bytes:
+    path.write_bytes(content)
+    with streams.open_decoded(str(path)) as stream:
+        return b"".join(iter(lambda: stream.read(7), b""))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("streams")
+
+
+@given(ROWS, st.sampled_from(["x.zst_blocks", "x.dump"]))
+def test_rows_of_zst_blocks_are_lines(folder: Path, rows: list[list[bytes]], name: str) -> None:
+    found = as_blocks(folder / name, b"".join(map(block_of, rows)))
+    assert found == b"".join(row + b"\n" for some in rows for row in some)
+
+
+@given(st.integers(8, 3 * len(BLOCK) - 1).filter(lambda size: size % len(BLOCK)))
+def test_zst_blocks_that_break_off_are_not_taken_for_short_ones(folder: Path, size: int) -> None:
+    path = folder / "x.zst_blocks"
+    path.write_bytes((BLOCK * 3)[:size])
+    opened = Opened(Part(str(path)))
+    found = b""
+    with pytest.raises(EOFError):
+        while some := opened.read_some():
+            found += some
+    assert found == b"one\ntwo\nthree\n" * (size // len(BLOCK))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "content"),
+    [
+        ([3, 0, 3, 3, 3], b"onetwo"),
+        ([2**32 - 1, 0, 3], b"one"),
+        ([1, 0, 4], b"one"),
+        ([1, 2**32 - 1, 2**32 - 1], b"one"),
+        ([2, 0, 3, 3, 4], b"onetwo"),
+        ([1, 0], b""),
+    ],
+)
+def test_a_table_that_contradicts_its_rows_is_told(
+    tmp_path: Path, numbers: list[int], content: bytes
+) -> None:
+    path = tmp_path / "x.zst_blocks"
+    path.write_bytes(BLOCK + block(numbers, content))
+    opened = Opened(Part(str(path)))
+    assert opened.read_some() == b"one\ntwo\nthree\n"
+    with pytest.raises(streams.DAMAGE):
+        opened.read_some()
+
+
+@given(st.lists(st.integers(0, 12), max_size=7), st.binary(max_size=12))
+def test_any_table_of_rows_is_true_or_told(folder: Path, table: list[int], content: bytes) -> None:
+    try:
+        found = as_blocks(folder / "x.zst_blocks", block([len(table) // 2, *table], content))
+    except streams.DAMAGE:
+        return
+    held = b"".join(number.to_bytes(4, "little") for number in table[len(table) // 2 * 2 :])
+    spans = zip(table[::2], table[1::2], strict=False)
+    expected = [(held + content)[place : place + size] for place, size in spans]
+    assert [len(row) for row in expected] == table[1::2]
+    assert found == b"".join(row + b"\n" for row in expected)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        BLOCK[:4] + b"\x28\xb5\x2f\xfd" + b"\xff" * (len(BLOCK) - 8),
+        BLOCK + b"\x00" * 4,
+        BLOCK + (20).to_bytes(4, "little") + b"x" * 20,
+    ],
+)
+def test_damaged_zst_blocks_are_told(tmp_path: Path, damaged: bytes) -> None:
+    with pytest.raises((EOFError, *streams.DAMAGE)):
+        as_blocks(tmp_path / "x.zst_blocks", damaged)
+
+
+def drained(opened: Opened) -> tuple[bytes, list[int]]:
+    found, read = b"", [opened.bytes_read]
+    while some := opened.read_some():
+        found += some
+        read.append(opened.bytes_read)
+    return found, [*read, opened.bytes_read]
+
+
+@pytest.mark.parametrize("form", [*PACK, "zst_blocks", "plain"])
+def test_bytes_read_are_those_of_the_file(tmp_path: Path, form: str) -> None:
+    pack = {**PACK, "zst_blocks": lambda text: block_of(text.splitlines()), "plain": bytes}[form]
+    path = tmp_path / "x"
+    path.write_bytes(pack(TEXT))
+    found, read = drained(opened := Opened(Part(str(path))))
+    assert found == TEXT and opened.boundary is None
+    assert read == sorted(read) and read[0] == 0 and read[-1] == path.stat().st_size
+
+
+@pytest.mark.parametrize("form", ["zst", "zst_blocks"])
+@given(ROWS, st.data())
+def test_a_part_knows_where_its_content_ends(
+    folder: Path, form: str, rows: list[list[bytes]], data: st.DataObject
+) -> None:
+    contents = [b"".join(row + b"\n" for row in some) for some in [[b"{}"], *rows]]
+    coded = [PACK[form](text) for text in contents] if form == "zst" else [
+        block_of(some) for some in [[b"{}"], *rows]
+    ]  # fmt: skip
+    path = folder / f"x.{form}"
+    path.write_bytes(b"".join(coded))
+    ends = list(itertools.accumulate(map(len, coded)))
+    first = data.draw(st.integers(0, len(rows)))
+    last = data.draw(st.integers(first, len(rows)))
+    start = ends[first] - len(coded[first])
+    opened = Opened(Part(str(path), start, ends[last]))
+    assert opened.boundary is None
+    found, read = drained(opened)
+    assert found == b"".join(contents[first:])
+    assert opened.boundary == sum(map(len, contents[first : last + 1]))
+    assert read[0] == 0 and read[-1] == ends[-1] - start
+
+
+def test_a_part_of_a_plain_file_knows_its_end_at_once(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(TEXT)
+    opened = Opened(Part(str(tmp_path / "x"), 7, 90))
+    assert opened.boundary == 83
+    assert opened.read_some() == TEXT[7 : 7 + opened.bytes_read]
+    assert Opened(Part(str(tmp_path / "x"), 7)).boundary is None
