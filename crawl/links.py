@@ -4,121 +4,129 @@ The result is a function of the set of submissions: neither their order nor a du
 changes a byte.
 """
 
-import datetime
-import functools
-import itertools
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from crawl import url
+from crawl import refusals, submissions
 from crawl.config import CrawlConfig
 from crawl.schema import LINKS, SUBMISSIONS, LinkOutcome
 
-VERSION = 2
+VERSION = 3
 
-BATCH_ROWS = 16384
-MAX_URL_CHARACTERS = 2048
-"""Longer ones are refused by servers (RFC 9110 asks for 8,000; many stop at 2,048) or are data."""
-DOMAIN_FILE = Path(__file__).with_name("refused_domains.txt")
-FILE_TYPES = frozenset(
-    [
-        *("jpg", "jpeg", "jpe", "png", "gif", "gifv", "webp", "bmp", "svg", "ico", "tif", "tiff"),
-        *("psd", "heic", "avif", "mp3", "mp4", "m4a", "m4v", "ogg", "ogv", "oga", "opus", "wav"),
-        *("flac", "aac", "wma", "avi", "mov", "mpg", "mpeg", "wmv", "mkv", "webm", "flv", "swf"),
-        *("pdf", "ps", "doc", "docx", "xls", "xlsx", "ppt", "pptx", "odt", "epub", "mobi", "csv"),
-        *("zip", "gz", "tgz", "bz2", "xz", "7z", "rar", "tar", "jar", "apk", "exe", "msi", "dmg"),
-        *("iso", "deb", "rpm", "bin", "torrent", "ttf", "woff", "css", "js", "json", "xml", "rss"),
-    ]
-)
+BATCH_ROWS = 65536
+NEVER = np.int64(2**31)
+"""After the last day that a date can hold."""
 
-Row = dict[str, Any]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def merge(submissions: Iterable[pa.RecordBatch], config: CrawlConfig) -> Iterator[pa.RecordBatch]:
+def merge(rows: Iterable[pa.RecordBatch], config: CrawlConfig) -> Iterator[pa.RecordBatch]:
     """The links of all submissions of one range of ids, sorted by id, in one batch after another.
 
-    A post counts once, however often it comes. `fetch_url` is the one of the post with the highest
-    score, among these the earliest, then the one with the smallest id.
+    A post counts once, however often it comes, and with its crossposts. `fetch_url` is the one of
+    the post with the highest score, among these the earliest, then the one with the smallest id.
     """
-    table = pa.Table.from_batches(list(submissions), SUBMISSIONS)
-    # The score of a post that stands in two dumps is the highest seen. The rest makes it total.
-    table = table.sort_by(
+    posts = submissions.combine(pa.Table.from_batches(list(rows), SUBMISSIONS)).combine_chunks()
+    if not len(posts):
+        return
+    posts = posts.to_batches()[0]
+    starts = _starts(posts["link_id"])
+    scores = pc.fill_null(posts["score"], config.min_karma).to_numpy().astype(np.int64)
+    days = pc.fill_null(posts["day"].cast(pa.int32()), None).cast(pa.int64())
+    days = pc.fill_null(days, NEVER).to_numpy()
+    best = posts.take(pa.array(_best(starts, scores, days)))
+    karma = _karma(posts, starts, scores, config)
+    links = pa.table(
         [
-            ("link_id", "ascending"),
-            ("post_id", "ascending"),
-            ("score", "descending"),
-            ("day", "ascending"),
-            ("fetch_url", "ascending"),
-            ("subreddit", "ascending"),
-        ]
+            best["link_id"],
+            best["url_key"],
+            best["fetch_url"],
+            refusals.hosts(best["fetch_url"]),
+            pa.array(karma),
+            _lists(starts, posts["post_id"]),
+            _subreddits(starts, posts["subreddit"]),
+            _first_days(starts, days),
+            _outcomes(best["fetch_url"], karma, config),
+        ],
+        LINKS,
     )
-    rows = (row for batch in table.to_batches(BATCH_ROWS) for row in batch.to_pylist())
-    links = (
-        _link(list(posts), config) for _, posts in itertools.groupby(rows, itemgetter("link_id"))
-    )
-    while batch := list(itertools.islice(links, BATCH_ROWS)):
-        yield pa.RecordBatch.from_pylist(batch, LINKS)
+    yield from links.to_batches(BATCH_ROWS)
 
 
-def refusal(fetch_url: str, config: CrawlConfig) -> LinkOutcome | None:
-    """Why a URL is not followed, whatever its karma; None where nothing speaks against it."""
-    name = url.host(fetch_url)
-    if len(fetch_url) > MAX_URL_CHARACTERS:
-        return LinkOutcome.OVER_LONG
-    if url.has_credentials(fetch_url):
-        return LinkOutcome.CREDENTIALS
-    if url.is_private(name):
-        return LinkOutcome.PRIVATE_HOST
-    if reason := _domain_reason(name, config):
-        return reason
-    _, dot, ending = url.path(fetch_url).rpartition("/")[2].rpartition(".")
-    if dot and ending.lower() in FILE_TYPES:
-        return LinkOutcome.FILE_TYPE
-    return None
+def _starts(ids: pa.Array) -> Numbers:
+    """Where each link's posts begin, in order."""
+    change = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.flatnonzero(change) + 1])
 
 
-def _link(posts: list[Row], config: CrawlConfig) -> Row:
-    posts = [next(same) for _, same in itertools.groupby(posts, itemgetter("post_id"))]
-    scores = [config.min_karma if post["score"] is None else post["score"] for post in posts]
-    karma = sum(scores) if config.karma_rule == "sum" else max(scores)
-    _, _, _, best = min(
-        (-score, post["day"] or datetime.date.max, post["post_id"], post)
-        for score, post in zip(scores, posts, strict=True)
-    )
-    days = [post["day"] for post in posts if post["day"]]
-    below = LinkOutcome.BELOW_KARMA if karma < config.min_karma else None
-    return {
-        "link_id": best["link_id"],
-        "url_key": best["url_key"],
-        "fetch_url": best["fetch_url"],
-        "host": best["host"],
-        "karma": karma,
-        "submissions": [post["post_id"] for post in posts],
-        "subreddits": sorted({post["subreddit"] for post in posts if post["subreddit"]}),
-        "first_seen": min(days, default=None),
-        "outcome": below or refusal(best["fetch_url"], config) or LinkOutcome.KEPT,
-    }
+def _groups(starts: Numbers, count: int) -> Numbers:
+    """The number of the link of every post."""
+    return np.repeat(np.arange(len(starts)), np.diff(starts, append=count))
 
 
-def _domain_reason(name: str, config: CrawlConfig) -> LinkOutcome | None:
-    labels = name.split(".")
-    for start in range(len(labels)):
-        domain = ".".join(labels[start:])
-        if domain in config.followed_domains:
-            return None
-        if domain in config.refused_domains:
-            return LinkOutcome.REFUSED_DOMAIN
-        if reason := _listed().get(domain):
-            return reason
-    return None
+def _best(starts: Numbers, scores: Numbers, days: Numbers) -> Numbers:
+    """The post that speaks for each link. The posts of a link stand in order of their ids."""
+    order = np.lexsort((days, -scores, _groups(starts, len(scores))))
+    return order[starts]
 
 
-@functools.cache
-def _listed() -> dict[str, LinkOutcome]:
-    lines = DOMAIN_FILE.read_text(encoding="utf-8").splitlines()
-    pairs = (line.split() for line in lines if line and not line.startswith("#"))
-    return {domain: LinkOutcome(reason) for domain, reason in pairs}
+def _karma(posts: pa.RecordBatch, starts: Numbers, scores: Numbers, config: CrawlConfig) -> Numbers:
+    if config.karma_rule != "sum":
+        return np.maximum.reduceat(scores, starts)
+    counted = scores.copy()
+    crossposted = np.flatnonzero(posts["crosspost_of"].is_valid().to_numpy(zero_copy_only=False))
+    for link in np.unique(np.searchsorted(starts, crossposted, side="right") - 1):
+        end = starts[link + 1] if link + 1 < len(starts) else len(scores)
+        few = range(starts[link], end)
+        counted[starts[link] : end] = 0
+        counted[starts[link]] = _sum_of_roots(posts.slice(few.start, len(few)), scores[few])
+    return np.add.reduceat(counted, starts)
+
+
+def _sum_of_roots(posts: pa.RecordBatch, scores: Numbers) -> int:
+    """The karma of one link: a post and all that was crossposted from it give their best score."""
+    names, of = posts["post_id"].to_pylist(), posts["crosspost_of"].to_pylist()
+    parents = dict(zip(names, of, strict=True))
+    best: dict[str, int] = {}
+    for post, score in zip(parents, scores, strict=True):
+        root, seen = post, {post}
+        while (parent := parents.get(root)) and parent not in seen:
+            root = parent
+            seen.add(parent)
+        best[root] = max(int(score), best.get(root, int(score)))
+    return sum(best.values())
+
+
+def _lists(starts: Numbers, values: pa.Array) -> pa.Array:
+    """The values of each link as a list."""
+    return pa.ListArray.from_arrays(pa.array([*starts, len(values)], pa.int32()), values)
+
+
+def _subreddits(starts: Numbers, names: pa.Array) -> pa.Array:
+    """The different subreddits of each link, in order of their names."""
+    known = pc.sort_indices(different := names.unique().drop_null())
+    ordered = different.take(known)
+    codes = pc.index_in(names, ordered)
+    groups = _groups(starts, len(names))[names.is_valid().to_numpy(zero_copy_only=False)]
+    # Nearly in order already, which a stable sort makes use of and `unique` would not.
+    pairs = np.sort(groups * (len(ordered) + 1) + codes.drop_null().to_numpy(), kind="stable")
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+    values = ordered.take(pa.array(pairs % (len(ordered) + 1)))
+    return _lists(np.searchsorted(pairs // (len(ordered) + 1), np.arange(len(starts))), values)
+
+
+def _first_days(starts: Numbers, days: Numbers) -> pa.Array:
+    first = np.minimum.reduceat(days, starts)
+    return pa.array(first, mask=first == NEVER).cast(pa.int32()).cast(pa.date32())
+
+
+def _outcomes(fetch_urls: pa.Array, karma: Numbers, config: CrawlConfig) -> pa.Array:
+    """Below the karma that is asked for, refused, or kept."""
+    enough = pa.array(karma >= config.min_karma)
+    reasons = refusals.reasons(fetch_urls.filter(enough), config).fill_null(LinkOutcome.KEPT)
+    below = pa.repeat(pa.scalar(str(LinkOutcome.BELOW_KARMA)), len(karma))
+    return pc.replace_with_mask(below, enough, reasons)

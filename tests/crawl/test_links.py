@@ -1,7 +1,6 @@
 """Submissions become links: karma, merging, and what is never followed."""
 
 import datetime
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawl import links, submissions, url
+from crawl import canonical, links, refusals, submissions, url
 from crawl.config import CrawlConfig
 from crawl.schema import LINKS, OUTCOMES, SUBMISSIONS
+from crawl.streams import Part
+from pipeline.stage import Account
 
 DAY = datetime.date(2015, 1, 1)
 
@@ -23,9 +24,13 @@ def submission(
     score: int | None = 5,
     day: datetime.date | None = DAY,
     subreddit: str | None = "a",
+    crosspost_of: str | None = None,
 ) -> dict[str, Any]:
-    return submissions._link(address) | {
-        "post_id": post_id, "score": score, "day": day, "subreddit": subreddit
+    key = canonical.url_key(address)
+    return {
+        "link_id": canonical.link_id(key), "url_key": key, "fetch_url": address,
+        "post_id": post_id, "crosspost_of": crosspost_of, "score": score, "day": day,
+        "subreddit": subreddit,
     }  # fmt: skip
 
 
@@ -180,15 +185,104 @@ def test_order_and_batches_change_nothing(
     assert ids == sorted(set(ids)) == sorted({row["link_id"] for row in rows})
 
 
+def test_a_post_and_its_crossposts_count_once_with_their_best_score() -> None:
+    rows = [
+        submission("http://a.com/", "1", 5),
+        submission("http://a.com/", "2", 9, crosspost_of="1"),
+        submission("http://a.com/", "3", 4, crosspost_of="2"),
+        submission("http://a.com/", "4", 7),
+        submission("http://b.com/", "5", 6, crosspost_of="gone"),
+        submission("http://b.com/", "6", 8, crosspost_of="gone"),
+    ]
+    karma = {link["url_key"]: link["karma"] for link in merge(rows)}
+    assert karma == {"http://a.com": 9 + 7, "http://b.com": 8}
+    assert [link["submissions"] for link in merge(rows[:4])] == [["1", "2", "3", "4"]]
+    best = {link["url_key"]: link["karma"] for link in merge(rows, karma_rule="max")}
+    assert best == {"http://a.com": 9, "http://b.com": 8}
+
+
+def test_crossposts_that_name_each_other_end() -> None:
+    rows = [
+        submission("http://a.com/", "1", 2, crosspost_of="2"),
+        submission("http://a.com/", "2", 3, crosspost_of="1"),
+    ]
+    assert 3 <= merge(rows)[0]["karma"] <= 5
+
+
+POSTS = st.lists(
+    st.builds(
+        submission,
+        st.sampled_from(
+            ["http://a.com/", "http://www.a.com", "http://a.com/x.pdf", "http://b.org/1"]
+        ),
+        st.sampled_from("123456"),
+        st.none() | st.integers(-5, 9),
+        st.none() | st.dates(datetime.date(2005, 1, 1), datetime.date(2005, 1, 9)),
+        st.sampled_from(["a", "b", None]),
+    ),
+    max_size=14,
+)
+
+
+@given(POSTS, st.sampled_from(["sum", "any", "max"]), st.randoms(use_true_random=False))
+def test_a_merge_is_what_a_plain_loop_says_in_any_order(
+    rows: list[dict[str, Any]], rule: str, chance: Any
+) -> None:
+    merged = merge(rows, karma_rule=rule)
+    assert merge(chance.sample(rows, len(rows)), size=3, karma_rule=rule) == merged
+    assert [link["link_id"] for link in merged] == sorted({row["link_id"] for row in rows})
+    for link in merged:
+        posts: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["link_id"] == link["link_id"]:
+                posts.setdefault(row["post_id"], []).append(row)
+        scores = [
+            max((-99 if p["score"] is None else p["score"]) for p in few) for few in posts.values()
+        ]
+        scores = [3 if score == -99 else score for score in scores]
+        assert link["karma"] == (sum(scores) if rule == "sum" else max(scores))
+        assert link["submissions"] == sorted(posts)
+        low = link["karma"] < 3
+        reason = refusals.refusal(link["fetch_url"], CrawlConfig())
+        assert link["outcome"] == ("below_karma" if low else reason or "kept")
+
+
+ADDRESSES = st.one_of(
+    st.sampled_from(
+        [
+            "http://imgur.com/a", "http://x.imgur.com/a", "http://a.com/x.PDF", "http://a.com/x.pdf?y",
+            "http://a.com/?x=.pdf", "http://a.com/x.html", "http://u:p@a.com/", "http://127.0.0.1/",
+            "http://a.com:81/x.jpg", "http://localhost/", "http://[::1]/", "http://A.COM./x",
+            "http://a.com?x.zip", "http://a.com#x.zip", "http://a.com/x.zip#y", "http://a.com/.zip",
+            "http://reddit.com", "http://a.com/" + "x" * 2040, "http://a.com/x.mp3/", "http://a.com/zip",
+        ]
+    ),
+    st.text(alphabet="abz./?#:@-%", max_size=20).map("http://a.b".__add__),
+)  # fmt: skip
+
+
+@given(st.lists(ADDRESSES, max_size=12))
+def test_a_column_is_refused_as_each_of_it_is(some: list[str]) -> None:
+    asked = [found for text in some if (found := url.fetch_url(text))]
+    column = pa.array(asked, pa.string())
+    for config in (
+        CrawlConfig(),
+        CrawlConfig(refused_domains=("a.b",), followed_domains=("imgur.com",)),
+    ):
+        expected = [refusals.refusal(one, config) for one in asked]
+        assert refusals.reasons(column, config).to_pylist() == expected
+    assert refusals.hosts(column).to_pylist() == [url.host(one) for one in asked]
+
+
 @pytest.mark.parametrize(
     ("name", "posts", "keys"), [("RS_v2_2005-06.xz", 83, 83), ("RS_v2_2005-07.xz", 757, 754)]
 )
 def test_genuine_dumps(data: Path, name: str, posts: int, keys: int) -> None:
     config = CrawlConfig(karma_rule="any", min_karma=3)
-    read = list(submissions.read(str(data / "reddit" / name), config, Counter()))
+    read = list(submissions.read(Part(str(data / "reddit" / name)), config, Account()))
     good = {row["post_id"] for batch in read for row in batch.to_pylist() if row["score"] >= 3}
     found = [row for batch in links.merge(read, config) for row in batch.to_pylist()]
     above = [row for row in found if row["outcome"] != "below_karma"]
     assert len(good) == posts and len(above) == keys
     assert good <= {post_id for row in above for post_id in row["submissions"]}
-    assert all(url.link_id(row["url_key"]) == row["link_id"] for row in found)
+    assert all(canonical.link_id(row["url_key"]) == row["link_id"] for row in found)

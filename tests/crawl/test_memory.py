@@ -1,0 +1,122 @@
+"""What reading and merging hold in memory, whatever the file: measured in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MIB = 1 << 20
+
+READ = """
+import sys
+from pathlib import Path
+import zstandard
+from crawl import submissions
+from crawl.config import CrawlConfig
+from crawl.schema import SUBMISSIONS
+from crawl.streams import Part
+from pipeline.scatter import Scatter
+from pipeline.stage import Account
+
+path, rows = Path(sys.argv[1]), int(sys.argv[2])
+window = zstandard.ZstdCompressionParameters(window_log=31, compression_level=1)
+packer = zstandard.ZstdCompressor(compression_params=window).compressobj()
+text = "x" * 700
+content = 0
+with path.open("wb") as file:
+    for start in range(0, rows, 10000):
+        lines = (
+            f'{{"id":"{n:x}","url":"http://site-{n % 9973}.com/{n}","score":{n % 50},'
+            f'"created_utc":1300000000,"subreddit":"s{n % 97}","title":"{text}"}}'
+            for n in range(start, start + 10000)
+        )
+        block = "\\n".join(lines).encode() + b"\\n"
+        content += len(block)
+        file.write(packer.compress(block))
+    file.write(packer.flush())
+del packer
+with open("/proc/self/clear_refs", "w") as peak:
+    peak.write("5")  # what was the most until now counts no more
+account = Account()
+out = Scatter(path.with_suffix(".parquet"), SUBMISSIONS, "link_id", 64)
+for batch in submissions.read(Part(str(path)), CrawlConfig(), account):
+    out.add(batch, account)
+out.finish(lambda table: submissions.combine(table, account.left_out), lambda few: few)
+for line in Path("/proc/self/status").read_text().splitlines():
+    if line.startswith("VmHWM"):
+        print((int(line.split()[1]) << 10) - min(content, 2**31))
+"""
+
+MERGE = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from crawl import links
+from crawl.config import CrawlConfig
+from crawl.schema import SUBMISSIONS
+from pipeline.scatter import Scatter
+from pipeline.stage import Account
+from pipeline.store import Dataset
+
+folder, rows, shards, files = Path(sys.argv[1]), int(sys.argv[2]), 64, 4
+chance = np.random.default_rng(1)
+for file in range(files):
+    out = Scatter(folder / f"{file:05d}.parquet", SUBMISSIONS, "link_id", shards)
+    for start in range(0, rows // files, 50000):
+        count = min(50000, rows // files - start)
+        ids = chance.integers(0, 2**64, (count, 2), np.uint64)
+        ids[: count // 10] = ids[0]  # one address that is posted again and again
+        keys = [f"http://site-{a % 100000}.com/a/page/of/some/length/{a}" for a in ids[:, 0]]
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.FixedSizeBinaryArray.from_buffers(
+                    pa.binary(16), count, [None, pa.py_buffer(ids.tobytes())]
+                ),
+                pa.array(keys), pa.array(keys),
+                pa.array([f"{file}x{start + n:x}" for n in range(count)]),
+                pa.nulls(count, pa.string()),
+                pa.array(chance.integers(0, 9, count), pa.int32()),
+                pa.array(np.full(count, 15000), pa.int32()).cast(pa.date32()),
+                pa.array(["books"] * count),
+            ],
+            schema=SUBMISSIONS,
+        )
+        out.add(batch, Account())
+    out.finish(lambda table: table, lambda few: few)
+dataset = Dataset("submissions", "f", folder, shards, scattered=True)
+posts = 0
+for shard in range(shards):
+    for batch in links.merge(dataset.read(shard), CrawlConfig()):
+        posts += len(batch["submissions"].flatten())
+assert posts == rows, posts
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+"""
+
+
+def peak(code: str, *words: object) -> int:
+    """The number that a process which runs this prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is told in /proc alone")
+def test_a_reader_holds_no_more_than_the_window_and_500_mb(tmp_path: Path) -> None:
+    """A file of 0.8 GB that is packed a hundredfold; its window is the one of Reddit's dumps, and
+    all of it is held, as the format has it."""
+    assert peak(READ, tmp_path / "RS.zst", 1_000_000) < 500 * MIB
+
+
+@pytest.mark.slow
+def test_five_million_submissions_are_merged_in_half_of_their_size(tmp_path: Path) -> None:
+    """Their columns are some 1.2 GB."""
+    assert peak(MERGE, tmp_path, 5_000_000) < 700 * MIB
