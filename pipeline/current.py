@@ -20,7 +20,7 @@ from training import checkpoint
 def run(config: Config) -> Mapping[str, Dataset]:
     """The ten datasets; BadInput where one is not made yet, or of other settings, and why."""
     found = made(config)
-    for stage in stages(config, [], []):
+    for stage in stages(config, (), []):
         if stage.makes not in found:
             raise _too_early(config, stage.makes)
     return found
@@ -29,7 +29,7 @@ def run(config: Config) -> Mapping[str, Dataset]:
 def made(config: Config) -> Mapping[str, Dataset]:
     """Those of the ten that are whole; BadInput where none is, or one is of other settings."""
     found = state.datasets(Path(config.root))
-    planned = [stage.makes for stage in stages(config, [], [])]
+    planned = [stage.makes for stage in stages(config, (), [])]
     if not found:
         raise _too_early(config, planned[0])
     for name in planned:

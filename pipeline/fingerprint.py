@@ -33,6 +33,12 @@ class Material(msgspec.Struct, frozen=True, kw_only=True):
         text = msgspec.json.encode(self, order="sorted")
         return blake2b(text, digest_size=8).hexdigest()
 
+    def of_leaf(self, content: str) -> str:
+        """Names what a task makes that reads one leaf of this content and nothing else: the same,
+        whatever other leaves there are."""
+        alone = msgspec.structs.replace(self, leaves=[content])
+        return alone.fingerprint()
+
 
 def material(
     stage: Stage,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,8 @@ from pipeline.plan import leaves_of, plan, stages
 from pipeline.rebuild import Executor, rebuild
 from pipeline.stage import Stage
 
+FAULTS_SHOWN = 5
+"""Of each dataset; the rest is in its manifest."""
 ABANDONED_S = 3600.0
 """Seconds after its last byte from which nobody is writing a file of a few."""
 
@@ -26,7 +29,7 @@ def make(
 ) -> Iterator[str]:
     """Make what is missing; lines that say what is made anew and why, then what stands."""
     root, shards = Path(config.root), config.crawl.shards
-    unread = stages(config, [], [])
+    unread = stages(config, (), [])
     _refuse_unknown((until, remake), unread)
     if any(stage.makes == "pages" for stage in _upto(unread, until)):
         crawler.require_contact(config.crawl)
@@ -40,16 +43,36 @@ def make(
             if entry.reasons and entry.status != "whole":
                 yield f"{entry.stage.makes} is made anew: {', '.join(entry.reasons)}"
         if any(entry.status != "whole" for entry in states.values()):
-            with _executor(address, local, config.workers) as executor, progress.datasets() as tell:
+            reading = {
+                name: partial(state.bytes_read, entry)
+                for name, entry in states.items()
+                if entry.stage.main.over and entry.status != "whole"
+            }
+            with (
+                _executor(address, local, config.workers) as executor,
+                progress.datasets(reading) as tell,
+            ):
                 rebuild(planned, root, shards, executor, tell)
         else:
             rebuild(planned, root, shards, Local(), lambda *_: None)
         found = state.inspect(planned, root, shards)
         _remade(root, found)
+    for entry in found.values():
+        yield from _faults(entry)
     yield status.table(status.rows_of(found))
     if until is None:
         hashes = {name: entry.dataset.manifest.set_hash for name, entry in found.items()}
         yield f"root hash {manifest.root_hash(hashes)}"
+
+
+def _faults(entry: state.State) -> Iterator[str]:
+    """What could not be read of the leaves a dataset begins with: the first of it, and how much."""
+    faults = entry.dataset.manifest.faults
+    for fault in faults[:FAULTS_SHOWN]:
+        yield f"{entry.stage.makes}: {fault}"
+    if len(faults) > FAULTS_SHOWN:
+        path = entry.dataset.folder / "manifest.json"
+        yield f"{entry.stage.makes}: more that could not be read: {path}"
 
 
 def _sweep(root: Path, now: float) -> None:

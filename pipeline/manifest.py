@@ -1,21 +1,24 @@
 """What a task reports and what a dataset's manifest says: sums that can be folded in any order.
 
 A shard is whole when its report exists, a dataset when its manifest does. The *set hash* of rows is
-the sum of their hashes, so it does not depend on how rows are spread over files, nor on Parquet's
-bytes.
+the sum of their hashes (XXH3, 128 bits), so it does not depend on how rows are spread over files,
+nor on Parquet's bytes. It tells sets apart; files are proven by digests.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
 
 SET_HASH_BITS = 128
+MAX_FAULTS = 1000
+"""Written out in a manifest; the counts say how many there are."""
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +41,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Of each counted column, how often each value came."""
     left_out: dict[str, int]
     """What the task read and left out, by reason."""
+    faults: list[str] = []
+    """The first things that could not be read: file, place, reason."""
+    makes: str = ""
+    """Names the rows, where they were made of one leaf alone: another generation can take them."""
     files: list[Written]
     seconds: float
 
@@ -54,6 +61,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     set_hash: str
     counts: dict[str, dict[str, int]]
     left_out: dict[str, int]
+    faults: list[str] = []
+    """The first things that its tasks could not read."""
     files: list[Written]
     seconds: float
     """Seconds of work, summed over tasks."""
@@ -81,6 +90,7 @@ def fold(
         set_hash=add_hashes(report.set_hash for report in reports),
         counts={column: dict(sorted(values.items())) for column, values in sorted(counts.items())},
         left_out=dict(sorted(left_out.items())),
+        faults=[fault for report in reports for fault in report.faults][:MAX_FAULTS],
         files=files,
         seconds=round(sum(report.seconds for report in reports), 3),
         tasks=len(reports),
@@ -113,8 +123,7 @@ class Tally:
         """The same batches, counted as they are taken."""
         for batch in batches:
             self.rows += batch.num_rows
-            for row in row_bytes(batch, self._volatile):
-                self.hash += int.from_bytes(blake2b(row, digest_size=16).digest(), "big")
+            self.hash += sum(row_hashes(batch, self._volatile))
             for column, counter in self.counts.items():
                 counter.update(map(str, batch[column].drop_null().to_pylist()))
             yield batch
@@ -125,27 +134,39 @@ class Tally:
         return f"{self.hash % (1 << SET_HASH_BITS):032x}"
 
 
-def row_bytes(batch: pa.RecordBatch, volatile: frozenset[str]) -> Iterator[bytes]:
-    """Each row in canonical form: the columns by name, every value with its length before it."""
+def row_hashes(batch: pa.RecordBatch, volatile: frozenset[str]) -> Iterator[int]:
+    """The hash of each row: of its values in canonical form, each with its length before it, in the
+    order of their columns' names, which are the seed."""
     names = sorted(name for name in batch.schema.names if name not in volatile)
-    columns = [_value_bytes(batch[name]) for name in names]
-    head = "\0".join(names).encode()
-    for row in zip(*columns, strict=True):
-        yield head + b"".join(len(value).to_bytes(8, "little") + value for value in row)
+    seed = xxh3_64_intdigest("\0".join(names).encode())
+    parts: list[pa.Array] = []
+    for name in names:
+        values = _canonical(batch[name]).cast(pa.large_binary())
+        parts += [_lengths(values), values.fill_null(b"")]
+    rows = pc.binary_join_element_wise(*parts, pa.scalar(b":", pa.large_binary()))
+    return (xxh3_128_intdigest(row, seed) for row in rows.to_pylist())
 
 
-def _value_bytes(column: pa.Array) -> Iterable[bytes]:
-    if pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type):
-        return _integer_lists(column)
-    return (_NULL if v is None else _scalar_bytes(v) for v in column.to_pylist())
+def _lengths(values: pa.Array) -> pa.Array:
+    """How long each value is, as text; a sign that is no number where there is none."""
+    lengths = pc.binary_length(values).cast(pa.string()).fill_null("-")
+    return lengths.cast(pa.binary()).cast(pa.large_binary())
 
 
-def _scalar_bytes(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    return msgspec.json.encode(value)
+def _canonical(column: pa.Array) -> pa.Array:
+    """One spelling of each value, as binary: text in UTF-8, numbers and dates as text, a list of
+    numbers as 8 bytes each, of texts as texts with their lengths, all else as JSON."""
+    kind = column.type
+    if any(is_one(kind) for is_one in _BINARY):
+        return column.cast(pa.binary()) if pa.types.is_fixed_size_binary(kind) else column
+    if pa.types.is_integer(kind) or pa.types.is_date(kind):
+        return column.cast(pa.string()).cast(pa.binary())
+    if pa.types.is_list(kind) and pa.types.is_integer(kind.value_type):
+        return pa.array(_integer_lists(column), pa.large_binary())
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        return _text_lists(column)
+    values = (None if one is None else msgspec.json.encode(one) for one in column.to_pylist())
+    return pa.array(values, pa.large_binary())
 
 
 def _integer_lists(column: pa.Array) -> Iterator[bytes]:
@@ -156,4 +177,21 @@ def _integer_lists(column: pa.Array) -> Iterator[bytes]:
         yield np.ascontiguousarray(values[start:end]).tobytes()
 
 
-_NULL = b"\0null"
+def _text_lists(column: pa.Array) -> pa.Array:
+    values = column.flatten().cast(pa.binary()).cast(pa.large_binary())
+    told = pc.binary_join_element_wise(
+        _lengths(values), values.fill_null(b""), pa.scalar(b":", pa.large_binary())
+    )
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, told), pa.scalar(b"", told.type))
+    return pc.if_else(column.is_valid(), joined, pa.scalar(None, joined.type))
+
+
+_BINARY = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+)

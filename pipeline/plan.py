@@ -12,22 +12,32 @@
 to read. Everything it names is a library that knows nothing of the others.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
-from crawl import archives, documents, links, pages, signals, submissions, url
+from crawl import (
+    archives,
+    canonical,
+    documents,
+    links,
+    pages,
+    parts,
+    refusals,
+    signals,
+    submissions,
+)
 from crawl import schema as crawled
+from crawl.streams import Part
 from dedup import corpus, duplicates, pairs, signatures
 from dedup import schema as deduped
 from pipeline import leaves
 from pipeline.config import Config, content
 from pipeline.failures import BadInput
 from pipeline.leaves import Leaf
-from pipeline.stage import Stage, Step
+from pipeline.stage import Account, Item, Stage, Step
 from pipeline.store import digest_of
 from training import schema as trained
 from training import tokens
@@ -41,7 +51,8 @@ def plan(config: Config) -> tuple[Stage, ...]:
     """The ten stages of this recipe, in order. Reads the dumps' and archives' digests."""
     cache = Path(config.root) / "leaves.json"
     dumps, warcs = leaves_of(config)
-    return stages(config, leaves.digest(dumps, cache), leaves.digest(warcs, cache))
+    read = leaves.digest(dumps, cache)
+    return stages(config, _parts(read, cache), leaves.digest(warcs, cache))
 
 
 def leaves_of(config: Config) -> tuple[list[str], list[str]]:
@@ -52,7 +63,17 @@ def leaves_of(config: Config) -> tuple[list[str], list[str]]:
     return dumps, leaves.find(config.crawl.archives, "crawl.archives")
 
 
-def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tuple[Stage, ...]:
+def _parts(dumps: Sequence[Leaf], cache: Path) -> tuple[Item, ...]:
+    """What the tasks read: each dump, or where it can be cut, each part of it."""
+    places = leaves.cut(dumps, cache, parts.RULE, parts.places)
+    return tuple(
+        Item(part, dump.path, size, f"{dump.digest} {part.start} {part.end}", dump.stamp)
+        for dump in dumps
+        for part, size in parts.between(dump.path, dump.bytes, places[dump.path])
+    )
+
+
+def stages(config: Config, dumps: tuple[Item, ...], warcs: Sequence[Leaf]) -> tuple[Stage, ...]:
     """The ten stages, given what they begin with."""
     observations = str(Path(config.root) / "observations")
     return (
@@ -69,22 +90,23 @@ def stages(config: Config, dumps: Sequence[Leaf], warcs: Sequence[Leaf]) -> tupl
     )
 
 
-def _submissions(config: Config, dumps: Sequence[Leaf]) -> Stage:
+def _submissions(config: Config, dumps: tuple[Item, ...]) -> Stage:
     return Stage(
         makes="submissions",
         version=submissions.VERSION,
         main=Step(
             run=partial(_read, config=config),
             schema=crawled.SUBMISSIONS,
-            over=tuple(dump.path for dump in dumps),
-            stamps=tuple(dump.stamp for dump in dumps),
+            over=dumps,
             scatter="link_id",
-            counts=True,
-            memory_gb=2.5,  # a zstd window of 2^31 bytes
+            combine=_combine,
+            accounts=True,
+            memory_gb=2.5,  # a zstd window of 2^31 bytes, and 500 MB
         ),
-        settings=content(config, "submissions") | {"crawl.url": url.SCHEME},
+        settings=content(config, "submissions")
+        | {"crawl.url": canonical.SCHEME, "crawl/parts.py": parts.RULE},
         libraries=("idna", "publicsuffixlist"),
-        leaves=tuple(dump.digest for dump in dumps),
+        leaves=tuple(dict.fromkeys(dump.stamp.digest for dump in dumps if dump.stamp)),
     )
 
 
@@ -98,7 +120,7 @@ def _links(config: Config) -> Stage:
             each=("submissions",),
         ),
         settings=content(config, "links")
-        | {"crawl/refused_domains.txt": digest_of(links.DOMAIN_FILE)},
+        | {"crawl/refused_domains.txt": digest_of(refusals.DOMAIN_FILE)},
         counted=("outcome",),
     )
 
@@ -110,10 +132,9 @@ def _pages(config: Config, warcs: Sequence[Leaf], observations: str) -> Stage:
         before=Step(
             run=partial(_replay, observations=observations, config=config),
             schema=None,
-            over=tuple(warc.path for warc in warcs),
-            stamps=tuple(warc.stamp for warc in warcs),
+            over=tuple(warc.item for warc in warcs),
             whole=("links",),
-            counts=True,
+            accounts=True,
         ),
         main=Step(
             run=partial(pages.fetch, observations=observations, config=config.crawl),
@@ -238,16 +259,20 @@ def _tokens(config: Config) -> Stage:
     )
 
 
-def _read(path: str, left_out: Counter[str], *, config: Config) -> Iterator[pa.RecordBatch]:
-    return submissions.read(path, config.crawl, left_out)
+def _read(part: Part, account: Account, *, config: Config) -> Iterator[pa.RecordBatch]:
+    return submissions.read(part, config.crawl, account)
+
+
+def _combine(table: pa.Table, account: Account) -> pa.Table:
+    return submissions.combine(table, account.left_out)
 
 
 def _replay(
     path: str,
     kept: Iterable[pa.RecordBatch],
-    counts: Counter[str],
+    account: Account,
     *,
     observations: str,
     config: Config,
 ) -> None:
-    archives.replay(path, kept, observations, config.crawl, counts)
+    archives.replay(path, kept, observations, config.crawl, account.left_out)

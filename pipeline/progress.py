@@ -1,8 +1,10 @@
 """What a person sees while work runs: bars on a terminal, else a line a dataset."""
 
+import datetime
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -18,24 +19,82 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pipeline.store import size
+
 LOOK_S = 0.5
-"""How often the training's metrics are looked at."""
+"""How often work that others do is looked at."""
+LINE_S = 60.0
+"""Between two lines about one reader, where there is no terminal."""
+
+
+Tell = Callable[[str, int, int], None]
+Read = Callable[[], tuple[int, int]]
+"""How many bytes of its leaves a dataset has read, of how many."""
 
 
 @contextmanager
-def datasets() -> Iterator[Callable[[str, int, int], None]]:
-    """A function to be told (dataset, tasks done, tasks in all)."""
+def datasets(
+    reading: Mapping[str, Read] | None = None,
+) -> Iterator[Callable[[str, int, int], None]]:
+    """A function to be told (dataset, tasks done, tasks in all). Of datasets in `reading` the bytes
+    are shown that they have read, and how long the rest will take."""
     with _bars() as bars:
         ids: dict[str, TaskID] = {}
 
         def tell(name: str, done: int, total: int) -> None:
             if name not in ids:
-                ids[name] = bars.add_task(name, total=total)
-            bars.update(ids[name], completed=done)
+                ids[name] = bars.add_task(name, total=total, amount="")
+            bars.update(ids[name], completed=done, amount=f"{done}/{total}")
             if done == total and not bars.console.is_terminal:
                 click.echo(f"{name}: whole", err=True)
 
-        yield tell
+        with _followed(bars, reading or {}):
+            yield tell
+
+
+@contextmanager
+def _followed(bars: Progress, reading: Mapping[str, Read]) -> Iterator[None]:
+    """A thread looks how far the readers are, while the block runs."""
+    ended = threading.Event()
+    started = time.monotonic()
+    begun = {name: read()[0] for name, read in reading.items()}
+    ids = {name: bars.add_task(f"{name}, read", total=None, amount="") for name in reading}
+    last = dict.fromkeys(reading, started)
+
+    def look() -> None:
+        for name, read in reading.items():
+            done, total = read()
+            bars.update(ids[name], completed=done, total=total, amount=_amount(done, total))
+            now = time.monotonic()
+            if not bars.console.is_terminal and now - last[name] >= LINE_S and done < total:
+                last[name] = now
+                click.echo(line(name, begun[name], done, total, now - started), err=True)
+
+    def follow() -> None:
+        while not ended.wait(LOOK_S):
+            look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+        look()
+    finally:
+        ended.set()
+        thread.join()
+
+
+def line(name: str, begun: int, done: int, total: int, elapsed_s: float) -> str:
+    """How far a reader is, and how long it will go on at the pace since this command began."""
+    told = f"{name}: {_amount(done, total)} read"
+    if done <= begun:
+        return told
+    left = datetime.timedelta(seconds=round((total - done) * elapsed_s / (done - begun)))
+    return f"{told}, {left} left"
+
+
+def _amount(done: int, total: int) -> str:
+    return f"{size(done)} of {size(total)}"
 
 
 @contextmanager
@@ -43,7 +102,7 @@ def training(metrics: Path, steps: int) -> Iterator[None]:
     """A bar that follows the run's `metrics.jsonl` while the block trains."""
     ended = threading.Event()
     with _bars() as bars:
-        bar = bars.add_task("training", total=steps)
+        bar = bars.add_task("training", total=steps, amount="")
 
         def follow() -> None:
             while not ended.wait(LOOK_S):
@@ -65,7 +124,11 @@ def _show(bars: Progress, bar: TaskID, metrics: Path) -> None:
     lines = [line for line in read(metrics.parent) if "loss" in line] if metrics.exists() else []
     if lines:
         last = lines[-1]
-        bars.update(bar, completed=last["step"], description=f"training, loss {last['loss']:.3f}")
+        steps = bars.tasks[bar].total or 0
+        shown = f"training, loss {last['loss']:.3f}"
+        bars.update(
+            bar, completed=last["step"], description=shown, amount=f"{last['step']}/{steps:.0f}"
+        )
 
 
 def _bars() -> Progress:
@@ -74,7 +137,7 @@ def _bars() -> Progress:
     return Progress(
         TextColumn("{task.description:24}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,

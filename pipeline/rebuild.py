@@ -4,13 +4,15 @@ There is no barrier between stages: a task waits for just the shards it reads. T
 the plan as an argument and knows none of its nouns.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from pipeline import manifest, shard, state
+from pipeline import manifest, schedule, shard, state
+from pipeline.adopt import adopt
 from pipeline.manifest import Report
 from pipeline.schedule import Schedule
 from pipeline.shard import Task
@@ -41,8 +43,11 @@ def rebuild(
 ) -> None:
     """Make every dataset of the plan whole."""
     states = state.inspect(plan, root, shards)
-    for name, entry in states.items():
+    for entry in states.values():
         _begin(entry)
+    if any([adopt(few) for few in _by_dataset(states)]):
+        states = state.inspect(plan, root, shards)
+    for name, entry in states.items():
         progress(name, entry.done, entry.tasks)
         if entry.status == "whole" or entry.done == entry.tasks:
             _finish(entry, root)
@@ -52,21 +57,27 @@ def rebuild(
 def _run_tasks(
     states: Mapping[str, State], root: Path, executor: Executor, progress: Progress
 ) -> None:
-    schedule = Schedule(states)
+    left = Schedule(states)
     done = {name: entry.done for name, entry in states.items()}
     in_flight = 0
-    while schedule:
-        while in_flight < executor.capacity and (task := schedule.next()):
+    while left:
+        while in_flight < executor.capacity and (task := left.next()):
             executor.submit(task)
             in_flight += 1
         task, _ = executor.wait()
         in_flight -= 1
-        schedule.finished(task.key)
+        left.finished(task.key)
         entry = states[task.stage.makes]
         done[task.stage.makes] += 1
         progress(task.stage.makes, done[task.stage.makes], entry.tasks)
         if done[task.stage.makes] == entry.tasks:
             _finish(entry, root)
+
+
+def _by_dataset(states: Mapping[str, State]) -> Iterator[list[Task]]:
+    """The tasks that are left, dataset by dataset."""
+    for _, tasks in groupby(schedule.tasks(states), key=lambda task: task.stage.makes):
+        yield list(tasks)
 
 
 def _begin(entry: State) -> None:

@@ -71,9 +71,16 @@ def tasks(states: Mapping[str, State]) -> Iterator[Task]:
         inputs = {name: states[name].dataset for name in entry.stage.reads}
         for phase, step in entry.stage.steps():
             for index in range(step.tasks(entry.dataset.shards)):
-                task = Task(entry.stage, phase, index, entry.dataset, inputs)
+                task = Task(entry.stage, phase, index, entry.dataset, inputs, makes(entry, index))
                 if not shard.report_of(task.folder, index):
                     yield task
+
+
+def makes(entry: State, index: int) -> str:
+    """Names the rows of a stage's task, where it reads one leaf and nothing else."""
+    step = entry.stage.main
+    content = step.over[index].content if step.over else ""
+    return entry.material.of_leaf(content) if content and not entry.stage.reads else ""
 
 
 def groups_of(key: Key) -> Iterable[Group]:

@@ -5,19 +5,19 @@ is only a retry, and a killed run goes on where it was.
 """
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
+from pipeline import leaf
 from pipeline.failures import Changed
 from pipeline.manifest import Report, Tally, Written
-from pipeline.stage import Phase, Stage, Step
-from pipeline.store import Dataset, digest_of, read_as, write_json, write_rows, write_scattered
+from pipeline.scatter import Beat, Scatter
+from pipeline.stage import Account, Item, Phase, Stage, Step
+from pipeline.store import Dataset, digest_of, read_as, write_json, write_rows
 
 Key = tuple[str, Phase, int]
 
@@ -31,6 +31,8 @@ class Task:
     index: int
     output: Dataset
     inputs: Mapping[str, Dataset]
+    makes: str = ""
+    """Names the rows it leaves, of a task that reads one leaf and nothing else."""
 
     @property
     def step(self) -> Step:
@@ -38,6 +40,11 @@ class Task:
         step = self.stage.before if self.phase == "before" else self.stage.main
         assert step is not None
         return step
+
+    @property
+    def item(self) -> Item | None:
+        """The leaf it reads, if it does."""
+        return self.step.over[self.index] if self.step.over is not None else None
 
     @property
     def key(self) -> Key:
@@ -75,23 +82,59 @@ def run(task: Task) -> Report:
         return done
     _require_still(task)
     started = time.perf_counter()
-    left_out: Counter[str] = Counter()
+    account = Account()
     tally = Tally(task.stage.counted if task.phase == "main" else (), task.stage.volatile)
-    batches = task.step.run(*arguments(task), *([left_out] if task.step.counts else []))
-    if batches is not None:
-        _write(task, tally.watch(batches))
+    _do(task, account, tally)
     _require_still(task)
     report = Report(
         index=task.index,
         rows=tally.rows,
         set_hash=tally.set_hash,
         counts={column: dict(values) for column, values in tally.counts.items()},
-        left_out=dict(left_out),
+        left_out={reason: count for reason, count in account.left_out.items() if count},
+        faults=account.faults,
+        makes=task.makes,
         files=[_written(path) for path in sorted(task.folder.glob(f"{task.index:05d}.*"))],
         seconds=round(time.perf_counter() - started, 3),
     )
     write_json(task.folder / "reports" / f"{task.index:05d}.json", msgspec.to_builtins(report))
     return report
+
+
+def _do(task: Task, account: Account, tally: Tally) -> None:
+    """Run the step and write what it yields."""
+    step, path = task.step, task.folder / f"{task.index:05d}.parquet"
+    if step.scatter:
+        _scatter(task, path, account, tally)
+        return
+    batches = step.run(*arguments(task), *([account] if step.accounts else []))
+    if batches is None:
+        return
+    watched = tally.watch(batches)
+    assert step.schema is not None
+    if step.sink:
+        index = step.sink(watched, task.folder, path.stem)
+        write_rows(path, iter(index.to_batches()), index.schema)
+    else:
+        write_rows(path, watched, step.schema)
+
+
+def _scatter(task: Task, path: Path, account: Account, tally: Tally) -> None:
+    step, beat = task.step, Beat(path)
+    assert step.scatter and step.schema is not None
+    scatter = Scatter(path, step.schema, step.scatter, task.output.shards)
+    if step.accounts:
+        scatter.resume(account)
+    else:
+        scatter.restart()
+    batches = step.run(*arguments(task), *([account] if step.accounts else []))
+    for batch in batches or ():
+        scatter.add(batch, account)
+        if step.over:
+            beat.tell(account)
+    combine = step.combine
+    scatter.finish(lambda table: combine(table, account) if combine else table, tally.watch)
+    beat.end()
 
 
 def arguments(task: Task) -> list[Any]:
@@ -101,7 +144,7 @@ def arguments(task: Task) -> list[Any]:
     if task.phase == "main" and task.stage.before and task.stage.before.schema:
         values.append(before(task.output).read(index))
     if step.over is not None:
-        values.append(step.over[index])
+        values.append(step.over[index].of)
     values += [inputs[name].read(index, step.columns.get(name)) for name in step.each]
     values += [inputs[name].all(step.columns.get(name)) for name in step.whole]
     values += [inputs[name].rows for name in step.lookup]
@@ -110,33 +153,18 @@ def arguments(task: Task) -> list[Any]:
 
 def _require_still(task: Task) -> None:
     """`Changed` where the leaf is not the one whose digest the generation is named by."""
-    if task.step.over is None or not task.step.stamps:
+    item = task.item
+    if item is None or item.stamp is None:
         return
-    path, stamp = Path(task.step.over[task.index]), task.step.stamps[task.index]
-    if not path.exists():
-        return  # who reads it says so
-    status = path.stat()
-    if (status.st_size, status.st_mtime_ns) == (stamp.bytes, stamp.mtime_ns):
-        return
+    now = leaf.look(item.path)
+    if now is None or now == (item.stamp.bytes, item.stamp.mark):
+        return  # who reads what is gone says so
     # Another machine may see another time of the same file.
-    if status.st_size != stamp.bytes or digest_of(path) != stamp.digest:
+    if now[0] != item.stamp.bytes or leaf.digest_of(item.path) != item.stamp.digest:
         raise Changed(
-            f"{path}: has changed since its digest was taken; when nobody writes to it any more, "
-            "run the same command again"
+            f"{item.path}: has changed since its digest was taken; when nobody writes to it any "
+            "more, run the same command again"
         )
-
-
-def _write(task: Task, batches: Iterator[pa.RecordBatch]) -> None:
-    step, name = task.step, f"{task.index:05d}"
-    path = task.folder / f"{name}.parquet"
-    assert step.schema is not None
-    if step.scatter:
-        write_scattered(path, batches, step.schema, step.scatter, task.output.shards)
-    elif step.sink:
-        index = step.sink(batches, task.folder, name)
-        write_rows(path, iter(index.to_batches()), index.schema)
-    else:
-        write_rows(path, batches, step.schema)
 
 
 def _written(path: Path) -> Written:

@@ -4,6 +4,7 @@ Rule of this file: it knows no dataset by name and no machine. A stage is data t
 so its functions are module-level functions or `functools.partial`s of them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,42 @@ Sink = Callable[[Iterator[pa.RecordBatch], Path, str], pa.Table]
 
 
 class Stamp(NamedTuple):
-    """A leaf file as it was: size, time of change, digest of its content."""
+    """A leaf file as it was: size, what tells a change of it (see `leaves`), digest of content."""
 
     bytes: int
-    mtime_ns: int
+    mark: str
     digest: str
+
+
+@dataclass
+class Account:
+    """What a task tells of the leaf it reads, while it reads: kept beside its rows, so that it can
+    go on after a kill."""
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What it read and left out, by reason."""
+    faults: list[str] = field(default_factory=list)
+    """What could not be read: file, place, reason. The first of them."""
+    place: int = 0
+    """Where what was not read yet begins, in the reader's own terms; it begins there."""
+    bytes_read: int = 0
+    """Of the leaf as it lies there."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A leaf file, or a part of one, that a task reads."""
+
+    of: Any
+    """What `run` is called with."""
+    path: str
+    bytes: int = 0
+    """Of the file as it lies there: what progress is counted in."""
+    content: str = ""
+    """Names what it holds, whatever the file's name; empty where that is not known."""
+    stamp: Stamp | None = None
+    """What the file was when its digest was taken, where known: one that is another by now is not
+    what the fingerprint says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +66,8 @@ class Step:
     run: Run
     schema: pa.Schema | None
     """Columns of the rows it yields; None: the step is an effect and leaves only a report."""
-    over: tuple[str, ...] | None = None
-    """Leaf files that begin the story; a task reads one of them."""
-    stamps: tuple[Stamp, ...] = ()
-    """What they were when their digests were taken, where known: a file that is another one by now
-    is not what the fingerprint says."""
+    over: tuple[Item, ...] | None = None
+    """What the story begins with; a task reads one of them."""
     each: tuple[str, ...] = ()
     """Datasets of which a task reads its own id range."""
     whole: tuple[str, ...] = ()
@@ -51,8 +80,10 @@ class Step:
     scatter: str | None = None
     """Binary column whose first four bytes say which id range a row belongs to: the file of a task
     then has a row group for every range, and is read range by range."""
-    counts: bool = False
-    """Whether `run` takes a Counter as its last argument, for what it leaves out, by reason."""
+    combine: Callable[[pa.Table, Account], pa.Table] | None = None
+    """Of a step that scatters: makes one of several rows, within a task and a range."""
+    accounts: bool = False
+    """Whether `run` takes an `Account` as its last argument, and begins at its place."""
     sink: Sink | None = None
     """Writes the rows in a form of its own and returns the index to be kept as Parquet."""
     cpus: float = 1.0

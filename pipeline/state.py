@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline import fingerprint, shard
+from pipeline import fingerprint, scatter, shard
 from pipeline.fingerprint import Material
 from pipeline.manifest import Manifest
 from pipeline.stage import Stage
@@ -102,6 +102,19 @@ def _state(stage: Stage, made_of: Material, root: Path, standing: str | None) ->
     elif reasons:
         status = "stale"
     return State(stage, dataset, made_of, status, done, tasks, reasons)
+
+
+def bytes_read(entry: State) -> tuple[int, int]:
+    """How many bytes of the leaves it begins with a dataset has read, and of how many."""
+    items = entry.stage.main.over or ()
+    folder = entry.dataset.folder
+    done = {int(path.stem) for path in folder.glob("reports/*.json")}
+    way = scatter.bytes_read(folder)
+    read = sum(
+        one.bytes if index in done else min(one.bytes, way.get(index, 0))
+        for index, one in enumerate(items)
+    )
+    return read, sum(one.bytes for one in items)
 
 
 def begun(dataset: Dataset) -> Material:

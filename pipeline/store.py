@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -150,21 +149,19 @@ def write_rows(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema)
             writer.write_table(pa.Table.from_batches(held, schema))
 
 
-def write_scattered(
-    path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema, by: str, shards: int
-) -> None:
-    """Write rows with a row group for every id range that has any, rows of a range in the order
-    given."""
-    table = pa.Table.from_batches(list(batches), schema)
-    ranges = np.array([range_of(key, shards) for key in table[by].to_pylist()], np.int64)
-    order = np.argsort(ranges, kind="stable")
-    table = table.take(pa.array(order))
-    shard_numbers, rows = np.unique(ranges[order], return_counts=True)
-    groups = {int(shard): group for group, shard in enumerate(shard_numbers)}
-    ends = np.cumsum(rows)
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **FORMAT) as writer:
-        for end, count in zip(ends, rows, strict=True):
-            writer.write_table(table.slice(end - count, count), row_group_size=count)
+@contextmanager
+def scattered_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[int, pa.Table], None]]:
+    """A function that writes the rows of one id range as one row group; ranges come in order."""
+    groups: dict[int, int] = {}
+    # Without dictionaries: of ids and addresses they cost more, to read above all, than they save.
+    with pq.ParquetWriter(path, schema, use_dictionary=False, **FORMAT) as writer:
+
+        def write(shard: int, rows: pa.Table) -> None:
+            if len(rows):
+                groups[shard] = len(groups)
+                writer.write_table(rows, row_group_size=len(rows))
+
+        yield write
         writer.add_key_value_metadata({PARTITIONS: json.dumps(groups).encode()})
 
 
@@ -206,9 +203,9 @@ class Dataset:
             yield from _batches(self.folder / f"{shard:05d}.parquet", columns, None)
             return
         for path in self.files():
-            groups = _groups(path)
-            if str(shard) in groups:
-                yield from _batches(path, columns, [groups[str(shard)]])
+            groups = range_groups(path)
+            if shard in groups:
+                yield from _batches(path, columns, [groups[shard]])
 
     def all(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Every row, shard by shard."""
@@ -247,12 +244,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise _damaged(path, error, f"remove {path.parent}") from error
 
 
-def _groups(path: Path) -> dict[str, int]:
+def range_groups(path: Path) -> dict[int, int]:
     """The row group of each id range that a scattered file has rows of."""
     with _reading(path):
         known = pq.read_metadata(path).metadata or {}
     try:
-        return msgspec.json.decode(known[PARTITIONS], type=dict[str, int])
+        return msgspec.json.decode(known[PARTITIONS], type=dict[int, int])
     except (KeyError, msgspec.DecodeError) as error:
         raise _damaged(path, "no id ranges", f"remove {path.parent}") from error
 

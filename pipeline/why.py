@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from crawl import canonical
 from crawl import url as urls
 from pipeline import state
 from pipeline.config import Config
@@ -19,8 +20,8 @@ def story(config: Config, url: str) -> dict[str, Any]:
     fetch_url = urls.fetch_url(url)
     if fetch_url is None:
         raise BadInput(f"{url}: not an http(s) URL")
-    key = urls.url_key(fetch_url)
-    identifier = urls.link_id(key)
+    key = canonical.url_key(fetch_url)
+    identifier = canonical.link_id(key)
     run = state.datasets(Path(config.root))
     if not run:
         raise BadInput(f"{config.root}: there is no run yet; run `webtext rebuild` first")

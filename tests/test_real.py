@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from crawl import url, warc
+from crawl import canonical, warc
 from pipeline import state
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ def test_real_pages_become_a_corpus_tokens_and_a_model(tmp_path: Path):
     webtext("rebuild", *words)
     run = state.datasets(tmp_path)
     counts = {name: dataset.manifest.counts for name, dataset in run.items()}
-    archived = {url.url_key(r.target) for r in warc.records(archive, 1 << 24) if r.target}
+    archived = {canonical.url_key(r.target) for r in warc.records(archive, 1 << 24) if r.target}
     assert "over_18" not in run["submissions"].manifest.left_out
     assert len(archived) == 966
     assert set(column(tmp_path, "links", "url_key")) >= archived

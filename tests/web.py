@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from crawl import url
+from crawl import canonical, url
 from crawl.schema import LINKS
 
 Handler = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -163,10 +163,10 @@ def links_to(*addresses: str, outcome: str = "kept") -> pa.RecordBatch:
     """Rows of LINKS for these URLs, sorted as they must be."""
     rows = []
     for address in addresses:
-        key = url.url_key(address)
+        key = canonical.url_key(address)
         rows.append(
             {
-                "link_id": url.link_id(key),
+                "link_id": canonical.link_id(key),
                 "url_key": key,
                 "fetch_url": address,
                 "host": url.host(address),

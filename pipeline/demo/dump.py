@@ -164,6 +164,10 @@ def _removed(number: int, url: str) -> Record:
     return {"url": url, "score": 8, **gone}
 
 
+def _taken_back(number: int, url: str) -> Record:
+    return {"url": url, "score": 4 + number, "author": "[deleted]", "removed_by_category": "author"}
+
+
 def _advertisement(number: int, url: str) -> Record:
     return {"url": url, "score": 0, "promoted": True, "subreddit": None, "title": f"Buy {number}!"}
 
@@ -192,6 +196,7 @@ _KINDS: Mapping[Callable[[int, str], Record], float] = {
     _no_score: 0.005,
     _no_url: 0.003,
     _removed: 0.01,
+    _taken_back: 0.005,
     _advertisement: 0.004,
     _no_page: 0.02,
 }

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from pipeline import leaves, store
+from pipeline import leaf, leaves, store
 from pipeline.failures import BadInput
 
 
@@ -63,13 +64,14 @@ def test_equal_contents_count_once_whatever_their_names(folder: Path):
     paths = [str(path) for path in folder.glob("RS_*")]
     found = leaves.digest(paths, folder / "leaves.json")
     assert len(found) == 2
-    assert [leaf.digest for leaf in found] == sorted(leaf.digest for leaf in found)
+    digests = [one.digest for one in found]
+    assert digests == sorted(digests)
 
 
 def test_an_unchanged_file_is_not_read_again(folder: Path, monkeypatch):
     paths = [str(path) for path in folder.glob("RS_*")]
     before = leaves.digest(paths, folder / "leaves.json")
-    monkeypatch.setattr(leaves, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(leaf, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
     assert leaves.digest(paths, folder / "leaves.json") == before
 
 
@@ -78,7 +80,7 @@ def test_a_changed_file_is_read_again(folder: Path):
     before = leaves.digest(paths, folder / "leaves.json")
     (folder / "RS_2.zst").write_text("three")
     after = leaves.digest(paths, folder / "leaves.json")
-    assert store.digest_of(folder / "RS_2.zst") in {leaf.digest for leaf in after}
+    assert store.digest_of(folder / "RS_2.zst") in {one.digest for one in after}
     assert before != after
 
 
@@ -88,8 +90,8 @@ def test_a_file_changed_without_a_change_of_size_is_read_again(folder: Path):
     path = folder / "RS_1.zst"
     path.write_text("two")
     os.utime(path, ns=(0, 0))
-    (leaf,) = leaves.digest(paths, folder / "leaves.json")
-    assert leaf.digest == store.digest_of(folder / "RS_2.zst")
+    (found,) = leaves.digest(paths, folder / "leaves.json")
+    assert found.digest == store.digest_of(folder / "RS_2.zst")
 
 
 def test_a_damaged_memory_of_digests_costs_only_reading_again(folder: Path):
@@ -103,10 +105,70 @@ def test_digests_of_files_not_asked_for_are_remembered_too(folder: Path, monkeyp
     one, two = ([f"{folder}/RS_{number}.zst"] for number in (1, 2))
     for paths in (one, two):
         leaves.digest(paths, folder / "leaves.json")
-    monkeypatch.setattr(leaves, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(leaf, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
     assert leaves.digest(one, folder / "leaves.json")[0].path == one[0]
 
 
-def test_a_uri_is_refused_for_what_it_is():
-    with pytest.raises(BadInput, match=r"crawl\.archives: s3://b/x: must be a file .* not a URI"):
-        leaves.find(["s3://b/x"], "crawl.archives")
+def test_files_at_a_uri_are_leaves_like_others(folder: Path):
+    system = fsspec.filesystem("memory")
+    for name, text in (("RS_1", b"one"), ("RS_2", b"two"), ("sub/RS_3", b"three")):
+        system.pipe(f"/leaves/{name}", text)
+    names = leaves.find(["memory://leaves/RS_*", "memory://leaves/sub/RS_3"], "k")
+    assert names == [f"memory:///leaves/{name}" for name in ("RS_1", "RS_2")] + [
+        "memory://leaves/sub/RS_3"
+    ]
+    one, two, three = leaves.digest([str(folder / "RS_1.zst"), *names[1:]], folder / "leaves.json")
+    assert {one.digest, two.digest} >= {store.digest_of(folder / "RS_1.zst")}
+    assert {one.bytes, two.bytes, three.bytes} == {3, 5}
+
+
+def test_a_file_at_a_uri_that_changes_is_another_leaf(folder: Path):
+    system = fsspec.filesystem("memory")
+    system.pipe("/leaves/RS", b"one")
+    before = leaves.digest(["memory://leaves/RS"], folder / "leaves.json")
+    assert leaves.digest(["memory://leaves/RS"], folder / "leaves.json") == before
+    system.pipe("/leaves/RS", b"two")
+    after = leaves.digest(["memory://leaves/RS"], folder / "leaves.json")
+    assert after[0].digest != before[0].digest
+
+
+@pytest.mark.parametrize(
+    "uri, said",
+    [
+        ("memory://gone/RS_1", "no such file: memory://gone/RS_1"),
+        ("memory://gone/RS_*", "no such file: memory://gone/RS_"),
+        ("nosuch://a/b", "nosuch://a/b: Protocol not known"),
+        ("http://127.0.0.1:9/RS.zst", "no such file: http://127.0.0.1:9/RS.zst"),
+    ],
+)
+def test_a_uri_that_leads_nowhere_is_told_in_one_line(uri: str, said: str):
+    with pytest.raises(BadInput) as raised:
+        leaves.find([uri], "crawl.submissions")
+    assert str(raised.value).startswith(f"crawl.submissions: {said}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_storage_that_is_not_installed_is_named_with_what_to_install(monkeypatch):
+    def absent(*_: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(leaf, "url_to_fs", absent)
+    with pytest.raises(BadInput, match=r"^k: s3://b/x: Install s3fs to access S3"):
+        leaves.find(["s3://b/x"], "k")
+
+
+def test_where_a_file_can_be_cut_is_asked_once_for_each_rule(folder: Path):
+    asked: list[str] = []
+
+    def places(path: str, size: int) -> list[int]:
+        asked.append(Path(path).name)
+        return [size - 1]
+
+    found = leaves.digest([f"{folder}/RS_1.zst", f"{folder}/RS_2.zst"], folder / "leaves.json")
+    for rule in ("1", "1", "2"):
+        cut = leaves.cut(found, folder / "leaves.json", rule, places)
+        assert cut == {f"{folder}/RS_{n}.zst": [2] for n in (1, 2)}
+    assert sorted(asked) == ["RS_1.zst", "RS_1.zst", "RS_2.zst", "RS_2.zst"]
+    (folder / "RS_1.zst").write_text("longer")
+    again = leaves.digest([f"{folder}/RS_1.zst"], folder / "leaves.json")
+    assert leaves.cut(again, folder / "leaves.json", "2", places) == {f"{folder}/RS_1.zst": [5]}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import progress
+
 ROOT = Path(__file__).parents[2]
 TRAINING = """
 import sys
@@ -71,3 +73,35 @@ def test_a_file_gets_a_line_a_dataset_and_no_bar(more: dict[str, str]) -> None:
         check=True,
     )
     assert done.stderr == "pages: whole\n"
+
+
+READING = """
+from pipeline import progress
+done = iter([1e9, 1e9, 2e9, 3e9, *[4e9] * 99])
+progress.LOOK_S, progress.LINE_S = 0.01, 0.0
+with progress.datasets({"submissions": lambda: (int(next(done)), int(4e9))}) as tell:
+    tell("submissions", 0, 1)
+    while next(done) < 4e9: pass
+    tell("submissions", 1, 1)
+"""
+
+
+def test_a_terminal_shows_the_bytes_that_are_read() -> None:
+    said = on_a_terminal(READING)
+    assert "submissions, read" in said and "4 GB of 4 GB" in said
+
+
+def test_a_line_says_how_long_a_reader_will_go_on() -> None:
+    told = progress.line("submissions", int(1e9), int(2e9), int(4e9), 600.0)
+    assert told == "submissions: 2 GB of 4 GB read, 0:20:00 left"
+    nothing = progress.line("submissions", int(1e9), int(1e9), int(4e9), 600.0)
+    assert nothing == "submissions: 1 GB of 4 GB read"
+
+
+def test_a_file_gets_a_line_now_and_then_about_what_is_read() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", READING], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    lines = done.stderr.splitlines()
+    assert "submissions: whole" in lines
+    assert all(one.startswith("submissions: ") for one in lines)

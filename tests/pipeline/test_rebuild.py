@@ -263,3 +263,45 @@ def test_another_program_makes_stale_what_it_would_make_otherwise(
     found = state.inspect(plan, tmp_path / "run", 4)["counts"]
     assert found.status == "stale"
     assert found.reasons[0].startswith(reason)
+
+
+def test_a_leaf_that_is_added_is_read_and_the_others_are_not(files, tmp_path: Path):
+    make(files[:2], tmp_path / "run")
+    counting = Counting()
+    states = make(files, tmp_path / "run", executor=counting)
+    assert Counter(counting.ran)["words"] == 1
+    fresh = make(files, tmp_path / "fresh")
+    assert root_hash(states) == root_hash(fresh)
+    assert states["words"].dataset.manifest.rows == fresh["words"].dataset.manifest.rows
+    assert states["words"].dataset.manifest.left_out == {"comment": 1}
+    states["words"].dataset.require_files()
+
+
+def test_what_another_generation_made_is_not_taken_if_it_is_damaged(files, tmp_path: Path):
+    before = make(files[:2], tmp_path / "run")["words"].dataset
+    (before.folder / "00000.parquet").write_bytes(b"xx")
+    (before.folder / "reports" / "00001.json").write_text("{torn")
+    counting = Counting()
+    states = make(files, tmp_path / "run", executor=counting)
+    assert Counter(counting.ran)["words"] == 3
+    assert root_hash(states) == root_hash(make(files, tmp_path / "fresh"))
+
+
+def test_what_is_taken_over_stays_when_the_other_generation_goes(files, tmp_path: Path):
+    before = make(files[:2], tmp_path / "run")["words"].dataset
+    after = make(files, tmp_path / "run")["words"].dataset
+    shutil.rmtree(before.folder)
+    assert sum(len(batch) for batch in after.all()) == after.manifest.rows
+
+
+@pytest.mark.parametrize("change", ["version", "settings", "shards"])
+def test_what_was_made_in_another_way_is_not_taken(files, tmp_path: Path, change: str):
+    def words(name: str, shards: int, **changed: object) -> Counter[str]:
+        stage = dataclasses.replace(toy.plan(files, tmp_path / "run", {"least": 2})[0], **changed)
+        counting = Counting()
+        rebuild.rebuild([stage], tmp_path / "run", shards, counting, lambda *_: None)
+        return Counter(counting.ran)
+
+    assert words("first", 4) == {"words": 3}
+    changed = {"version": {"version": 2}, "settings": {"settings": {"a": 1}}, "shards": {}}[change]
+    assert words("other", 5 if change == "shards" else 4, **changed) == {"words": 3}

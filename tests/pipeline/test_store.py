@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from pipeline import store
 from pipeline.failures import Damaged
 from pipeline.manifest import Report
+from pipeline.scatter import Scatter
+from pipeline.stage import Account
 from pipeline.store import Dataset
 
 SCHEMA = pa.schema([("id", pa.binary(16)), ("n", pa.int64())])
@@ -23,6 +25,14 @@ IDS = st.binary(min_size=16, max_size=16)
 
 def batch(ids: list[bytes]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([{"id": i, "n": n} for n, i in enumerate(ids)], SCHEMA)
+
+
+def write_scattered(path: Path, batches, shards: int) -> None:
+    """Rows of a task as the machinery writes them."""
+    scatter = Scatter(path, SCHEMA, "id", shards)
+    for few in batches:
+        scatter.add(few, Account())
+    scatter.finish(lambda table: table, lambda few: few)
 
 
 def ids_of(batches) -> list[bytes]:
@@ -48,7 +58,7 @@ def test_scattered_rows_are_found_by_range_in_their_order(tmp_path_factory, ids,
     folder = tmp_path_factory.mktemp("scattered")
     for number, few in enumerate((ids[::2], ids[1::2])):
         path = folder / f"{number:05d}.parquet"
-        store.write_scattered(path, iter([batch(few)]), SCHEMA, "id", shards)
+        write_scattered(path, [batch(few)], shards)
     dataset = Dataset("toy", "f", folder, shards, scattered=True)
     for shard in range(shards):
         expected = [i for i in [*ids[::2], *ids[1::2]] if store.range_of(i, shards) == shard]
@@ -68,7 +78,7 @@ def test_rows_are_looked_up_by_id(tmp_path_factory, ids, data):
 
 
 def scattered(path: Path) -> None:
-    store.write_scattered(path, iter([batch([bytes(16)])]), SCHEMA, "id", 1)
+    write_scattered(path, [batch([bytes(16)])], 1)
 
 
 def ranged(path: Path) -> None:
@@ -225,9 +235,7 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path):
 def test_many_rows_of_one_range_keep_their_order(tmp_path: Path):
     ids = [number.to_bytes(4, "big") * 4 for number in (0, 2**31) for _ in range(2000)]
     shuffled = ids[1::2] + ids[::2]
-    store.write_scattered(
-        tmp_path / "00000.parquet", iter([batch(shuffled)]), SCHEMA, "id", shards=2
-    )
+    write_scattered(tmp_path / "00000.parquet", [batch(shuffled)], shards=2)
     dataset = Dataset("toy", "f", tmp_path, 2, scattered=True)
     for half in range(2):
         numbers = [n for one in dataset.read(half) for n in one["n"].to_pylist()]

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.leaves import Leaf, digest
-from pipeline.stage import Stage, Step
+from pipeline.stage import Account, Stage, Step
 
 ID = pa.binary(16)
 WORDS = pa.schema([("id", ID), ("word", pa.string())])
@@ -32,10 +32,10 @@ def identify(word: str) -> bytes:
     return blake2b(word.encode(), digest_size=16).digest()
 
 
-def read(path: str, left_out: Counter[str]) -> Iterator[pa.RecordBatch]:
+def read(path: str, account: Account) -> Iterator[pa.RecordBatch]:
     for line in Path(path).read_text().splitlines():
         if line.startswith("#"):
-            left_out["comment"] += 1
+            account.left_out["comment"] += 1
             continue
         rows = [{"id": identify(word), "word": word} for word in line.split()]
         yield pa.RecordBatch.from_pylist(rows, WORDS)
@@ -110,7 +110,11 @@ def plan(files: Iterable[Path], root: Path, settings: Mapping[str, Any]) -> tupl
             makes="words",
             version=1,
             main=Step(
-                run=read, schema=WORDS, over=tuple(f.path for f in found), scatter="id", counts=True
+                run=read,
+                schema=WORDS,
+                over=tuple(f.item for f in found),
+                scatter="id",
+                accounts=True,
             ),
             leaves=tuple(f.digest for f in found),
         ),

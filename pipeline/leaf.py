@@ -1,0 +1,71 @@
+"""One file that a story begins with: on a disk, or at any URI that fsspec opens."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from pipeline.store import digest_of as digest_of_file
+
+CHUNK = 1 << 20
+
+
+class Look(NamedTuple):
+    """What a file is like, without reading it."""
+
+    bytes: int
+    mark: str
+    """Changes with the content: the time of change, or what the storage says, as far as it does."""
+
+
+def is_uri(path: str) -> bool:
+    """Whether fsspec is asked for this name, and not the disk."""
+    return "://" in path
+
+
+def look(path: str) -> Look | None:
+    """What a file is like; None where there is none. Raises OSError where the storage fails,
+    ImportError where what speaks to it is not installed, ValueError for an unknown protocol."""
+    if not is_uri(path):
+        try:
+            status = Path(path).stat()
+        except FileNotFoundError:
+            return None
+        return Look(status.st_size, str(status.st_mtime_ns))
+    system, name = url_to_fs(path)
+    try:
+        told = system.info(name)
+    except FileNotFoundError:
+        return None
+    if told.get("type") == "directory" or told.get("size") is None:
+        return None
+    return Look(int(told["size"]), _mark(told))
+
+
+def _mark(told: dict[str, Any]) -> str:
+    """What of a storage's words changes with the content; the empty text where it tells nothing."""
+    known = {key.lower(): value for key, value in told.items()}
+    for key in ("etag", "md5hash", "content_md5", "generation", "checksum", "mtime", "lastmodified",
+                "last_modified", "updated", "modified"):  # fmt: skip
+        if known.get(key):
+            return f"{key} {known[key]}"
+    return ""
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a URI with a glob names, as URIs. Raises as `look` does."""
+    system, name = url_to_fs(pattern)
+    return [cast(str, system.unstrip_protocol(found)) for found in system.glob(name)]
+
+
+def digest_of(path: str) -> str:
+    """blake2b-128 of a file's bytes, hexadecimal."""
+    if not is_uri(path):
+        return digest_of_file(Path(path))
+    content = hashlib.blake2b(digest_size=16)
+    with fsspec.open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            content.update(chunk)
+    return content.hexdigest()

@@ -1,0 +1,306 @@
+"""Dumps of every form through the whole machinery: cut, killed, added to, fetched by URI."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from crawl import lines, parts, submissions
+from pipeline import cluster, make, rebuild, scatter, state, why
+from pipeline import config as settings
+from pipeline.config import Config
+from pipeline.local import Local
+from pipeline.plan import plan
+
+ROOT = Path(__file__).parents[2]
+POSTS = [
+    {
+        "id": f"p{n:x}",
+        "url": f"http://site-{n % 37}.com/page-{n % 211}?id={n % 5}",
+        "score": n % 9,
+        "created_utc": 1_300_000_000 + 1000 * n,
+        "subreddit": f"s{n % 7}",
+        "over_18": n % 50 == 0,
+    }
+    for n in range(3000)
+]
+LINES = [json.dumps(post).encode() for post in POSTS]
+CONTENT = b"\n".join(LINES) + b"\n"
+
+
+def pack(path: Path) -> Path:
+    """All posts in the form that the name says."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(POSTS), path)
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(pa.Table.from_pylist(POSTS), path)
+    elif path.name.endswith("frames.zst"):
+        packer = zstandard.ZstdCompressor()
+        pieces = range(0, len(CONTENT), 7000)  # lines go across the frames
+        path.write_bytes(b"".join(packer.compress(CONTENT[at : at + 7000]) for at in pieces))
+    elif path.suffix == ".zst_blocks":
+        path.write_bytes(b"".join(block(LINES[at : at + 64]) for at in range(0, len(LINES), 64)))
+    else:
+        packed = {
+            ".gz": gzip.compress,
+            ".bz2": bz2.compress,
+            ".xz": lzma.compress,
+            ".zst": zstandard.ZstdCompressor().compress,
+            ".ndjson": bytes,
+        }
+        path.write_bytes(packed[path.suffix](CONTENT))
+    return path
+
+
+def block(rows: list[bytes]) -> bytes:
+    """One block of a .zst_blocks file."""
+    places, at = b"", 0
+    for row in rows:
+        places += at.to_bytes(4, "little") + len(row).to_bytes(4, "little")
+        at += len(row)
+    content = len(rows).to_bytes(4, "little") + places + b"".join(rows)
+    coded = zstandard.ZstdCompressor().compress(content)
+    return len(coded).to_bytes(4, "little") + coded
+
+
+def recipe(folder: Path, *dumps: object, **crawl: object) -> Config:
+    words = [f"crawl.{key}={json.dumps(value)}" for key, value in crawl.items()]
+    path = folder / "recipe.toml"
+    path.write_text(
+        f'root = "{folder}/run"\n[crawl]\nlive = false\nshards = 4\n'
+        f"submissions = {json.dumps([str(dump) for dump in dumps])}\n"
+    )
+    return settings.load(path, words)
+
+
+def links(made: Config) -> list[str]:
+    """Make the links, without Ray; what the command says."""
+    return list(make.make(made, address=None, local=True, until="links", remake=None))
+
+
+def told(made: Config) -> tuple[str, int, dict[str, int]]:
+    """The set hash and rows of the links, and what was left out of the dumps."""
+    run = state.datasets(Path(made.root))
+    one = run["links"].manifest
+    return one.set_hash, one.rows, run["submissions"].manifest.left_out
+
+
+FORMS = ("ndjson", "gz", "bz2", "xz", "zst", "frames.zst", "zst_blocks", "csv", "parquet")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int, dict[str, int]]:
+    folder = tmp_path_factory.mktemp("expected")
+    made = recipe(folder, pack(folder / "RS.ndjson"))
+    links(made)
+    return told(made)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_links(tmp_path: Path, form: str, expected, monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", 9000)  # whatever can be cut is
+    monkeypatch.setattr(scatter, "SPILL_BYTES", 40000)
+    monkeypatch.setattr(submissions, "BATCH_ROWS", 100)
+    monkeypatch.setattr(lines, "BLOCK", 5000)
+    made = recipe(tmp_path, pack(tmp_path / f"RS.{form}"))
+    links(made)
+    assert told(made) == expected
+    tasks = state.datasets(Path(made.root))["submissions"].manifest.tasks
+    assert (tasks > 1) is (form in ("ndjson", "frames.zst", "zst_blocks"))
+
+
+@pytest.mark.slow
+def test_ray_and_this_process_give_the_same_from_the_same_parts(
+    tmp_path: Path, expected, monkeypatch
+):
+    monkeypatch.setattr(parts, "PART_BYTES", 9000)
+    made = recipe(tmp_path, pack(tmp_path / "RS.frames.zst"))
+    Path(made.root).mkdir()
+    with cluster.executor("local", 2) as executor:
+        rebuild.rebuild(plan(made)[:2], Path(made.root), 4, executor, lambda *_: None)
+    assert told(made) == expected
+
+
+KILLED = """
+import sys
+from crawl import lines, submissions
+from pipeline import config, make, scatter
+lines.BLOCK, submissions.BATCH_ROWS, scatter.SPILL_BYTES = 2000, 10, 2000
+made = config.load(sys.argv[1])
+list(make.make(made, address=None, local=True, until="links", remake=None))
+"""
+
+
+def test_a_reader_that_is_killed_goes_on_inside_the_dump(tmp_path: Path, expected):
+    made = recipe(tmp_path, pack(tmp_path / "RS.zst"))
+    runs = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path / "recipe.toml")], cwd=ROOT
+        )
+        before, deadline = runs, time.monotonic() + 60
+        while runs < before + 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+            runs = len(list(Path(made.root).glob("submissions/*/underway/00000/*.json")))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert runs > before, "it began anew, or did not go on"
+    read = lines.blocks
+    places: list[int] = []
+
+    def watched(part, place=0):
+        places.append(place)
+        return read(part, place)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("crawl.dumps.blocks", watched)
+        links(made)
+    assert places == [max(places)] and places[0] > 0
+    assert told(made) == expected
+    assert not list(Path(made.root).glob("submissions/*/underway/*"))
+
+
+class Counting(Local):
+    """Counts the tasks it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+
+    def wait(self):
+        self.ran.append(self._tasks[0].stage.makes)
+        return super().wait()
+
+
+def test_next_months_dump_is_read_and_no_other(tmp_path: Path):
+    whole = [*LINES[:1000], *LINES[500:1500]], LINES[1400:]  # a post can stand in two dumps
+    dumps = [tmp_path / f"RS_{number}.zst" for number in range(2)]
+    for dump, some in zip(dumps, whole, strict=True):
+        dump.write_bytes(zstandard.ZstdCompressor().compress(b"\n".join(some)))
+    links(recipe(tmp_path, dumps[0]))
+    made, executor = recipe(tmp_path, *dumps), Counting()
+    rebuild.rebuild(plan(made)[:2], Path(made.root), 4, executor, lambda *_: None)
+    assert executor.ran.count("submissions") == 1
+    (tmp_path / "at-once").mkdir()
+    at_once = recipe(tmp_path / "at-once", *dumps)
+    links(at_once)
+    assert told(made) == told(at_once)
+    assert told(made)[2]["repeated"] == 490  # 10 of the 500 are over 18
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The files of a folder over HTTP, in ranges, on loopback."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self.answer(with_body=True)
+
+        def answer(self, *, with_body: bool) -> None:
+            path = folder / self.path[1:]
+            if not path.is_file():
+                self.send_error(404)
+                return
+            content = path.read_bytes()
+            span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            start = int(span[1]) if span else 0
+            end = min(int(span[2]) + 1 if span and span[2] else len(content), len(content))
+            self.send_response(206 if span else 200)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+            if span:
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
+            self.send_header("Content-Length", str(end - start))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(content[start:end])
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("form", ["frames.zst", "ndjson", "xz", "parquet"])
+def test_a_dump_at_a_uri_is_read_where_it_lies(tmp_path: Path, form: str, expected, monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", 9000)
+    pack(tmp_path / f"RS.{form}")
+    with served(tmp_path) as address:
+        made = recipe(tmp_path, f"{address}/RS.{form}")
+        links(made)
+        assert told(made) == expected
+        executor = Counting()
+        rebuild.rebuild(plan(made)[:2], Path(made.root), 4, executor, lambda *_: None)
+        assert executor.ran == []
+
+
+def test_what_could_not_be_read_is_told_with_file_and_place(tmp_path: Path):
+    dump = tmp_path / "RS.zst"
+    some = [LINES[0], b'{"id": "torn', LINES[1], *[b"<html>"] * 7]
+    dump.write_bytes(zstandard.ZstdCompressor().compress(b"\n".join(some)))
+    said = links(recipe(tmp_path, dump))
+    faults = [line for line in said if line.startswith("submissions: ")]
+    assert faults[0] == f"submissions: {dump}: byte {len(LINES[0]) + 1:,}: malformed"
+    assert len(faults) == 6 and faults[-1].startswith("submissions: more that could not be read")
+
+
+@pytest.mark.parametrize(
+    "post, outcome",
+    [
+        ({"url": "http://imgur.com/abc", "score": 50}, "media"),
+        ({"url": "http://a.com/x?id=1", "score": 1}, "below_karma"),
+        ({"url": "http://a.com/x.pdf", "score": 50}, "file_type"),
+    ],
+)
+def test_why_a_link_is_not_followed_is_told_with_its_submissions(
+    tmp_path: Path, post: dict[str, object], outcome: str
+):
+    posts = [POSTS[1], POSTS[2] | post | {"id": "x"}, POSTS[3] | post | {"id": "y", "score": 1}]
+    (tmp_path / "RS").write_text("\n".join(map(json.dumps, posts)))
+    made = recipe(tmp_path, tmp_path / "RS")
+    links(made)
+    found = why.story(made, f"{post['url']}#part")
+    assert found["verdict"] == f"ends in links: {outcome}"
+    (link,) = found["datasets"]["links"]
+    assert (link["outcome"], link["submissions"]) == (outcome, ["x", "y"])
+    rows = found["datasets"]["submissions"]
+    assert [(row["post_id"], row["score"]) for row in rows] == [("x", post["score"]), ("y", 1)]
+    assert all(row["day"] and row["subreddit"] for row in rows)
+
+
+def test_a_sample_is_one_of_links_and_the_whole_holds_it(tmp_path: Path, expected):
+    dump = pack(tmp_path / "RS.zst")
+    links(recipe(tmp_path, dump))
+    whole = {b for one in state.datasets(tmp_path / "run")["links"].all() for b in one["link_id"]}
+    links(recipe(tmp_path, dump, sample=0.25))
+    some = {b for one in state.datasets(tmp_path / "run")["links"].all() for b in one["link_id"]}
+    assert some < whole and 0.1 < len(some) / len(whole) < 0.4
