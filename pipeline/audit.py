@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import current, laws
 from pipeline.config import Config
 from pipeline.laws import Law
-from pipeline.report import facts, page
+from pipeline.report import domains, facts, page
 from pipeline.store import write_bytes, write_json
 
 
@@ -44,6 +44,7 @@ class Audit:
 def audit(config: Config) -> Audit:
     """Check what is made of the run; write `report.html` and `report.json` beside `run.json`."""
     root = Path(config.root)
+    listed = domains.read(Path(config.compare_domains)) if config.compare_domains else None
     run = current.made(config)
     faults = laws.damaged(run)
     checked = laws.check(run, config.dedup, faults)
@@ -52,7 +53,7 @@ def audit(config: Config) -> Audit:
     html = root / "report.html"
     folder = current.training(config, run["tokens"]) if "tokens" in run else None
     trained = folder if folder and (folder / "metrics.jsonl").exists() else None
-    gathered = facts.gather(run, trained)
+    gathered = facts.gather(run, trained, listed=listed)
     plain = [asdict(law) for law in checked]
     twin = json.dumps(gathered | {"laws": plain}, default=str)
     write_json(root / "report.json", json.loads(twin))

@@ -36,6 +36,11 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     workers: Annotated[int, Meta(ge=0, le=4096)] = 0
     """CPUs given to tasks on this machine; 0: all it has. A cluster knows its own."""
 
+    compare_domains: str | None = None
+    """A file of domains for the report to set beside the links' own: one `count name` a line, the
+    largest first, names without their public suffix, as in `domains.txt` of openai/gpt-2. None: no
+    such table."""
+
     crawl: CrawlConfig = CrawlConfig()
     """From Reddit's links to measured documents."""
 
@@ -135,14 +140,15 @@ def _placed(config: Config) -> Config:
         raise BadInput(f"root: {config.root}: must be a folder that is mounted here, not a URI")
     root = _absolute("root", config.root)
     _standing(Path(root))
-    crawl, ca_file = config.crawl, config.crawl.ca_file
+    crawl, ca_file, compared = config.crawl, config.crawl.ca_file, config.compare_domains
     crawl = structs.replace(
         crawl,
         submissions=tuple(_absolute("crawl.submissions", path) for path in crawl.submissions),
         archives=tuple(_absolute("crawl.archives", path) for path in crawl.archives),
         ca_file=_absolute("crawl.ca_file", ca_file) if ca_file else None,
     )
-    return structs.replace(config, root=root, crawl=crawl)
+    compared = _absolute("compare_domains", compared) if compared else None
+    return structs.replace(config, root=root, compare_domains=compared, crawl=crawl)
 
 
 def _absolute(key: str, path: str) -> str:

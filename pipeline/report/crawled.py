@@ -1,5 +1,6 @@
 """Facts of the first half: where links come from, what became of them, which hosts they are on."""
 
+from bisect import bisect_right
 from typing import Any
 
 from pipeline.report.tables import Tables
@@ -7,6 +8,7 @@ from pipeline.report.tables import Tables
 HOSTS = 25
 """Rows of the table of hosts, by links and again by tokens."""
 KARMA_EDGES = (0, 1, 2, 3, 5, 10, 20, 50, 100, 1_000, 10_000)
+REPEATS_EDGES = (1, 2, 3, 4, 5, 10, 20, 50, 100)
 
 
 def karma(tables: Tables) -> list[dict[str, Any]] | None:
@@ -26,6 +28,21 @@ def karma(tables: Tables) -> list[dict[str, Any]] | None:
             f"select count(*) links, {kept} kept from {joined} where {floor} and {below}"
         )
         found.append({"from": low, "below": high, **row})
+    return found
+
+
+def repeats(tables: Tables) -> list[dict[str, Any]] | None:
+    """Links by how many submissions each has, and how many submissions these are."""
+    if not tables.have("links"):
+        return None
+    found: list[dict[str, Any]] = [
+        {"from": low, "below": high, "links": 0, "submissions": 0}
+        for low, high in zip(REPEATS_EDGES, (*REPEATS_EDGES[1:], None), strict=True)
+    ]
+    for times, links in tables.each("select len(submissions), count(*) from links group by 1"):
+        row = found[bisect_right(REPEATS_EDGES, times) - 1]
+        row["links"] += links
+        row["submissions"] += times * links
     return found
 
 

@@ -1,9 +1,24 @@
-"""Pieces of the page: numbers for people, tables, badges. Rule: every text is escaped here,
-once."""
+"""Pieces of the page: numbers for people, tables, badges, places for charts. Rule: every text is
+escaped here, once."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+
+Figures = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+
+def place_of(name: str) -> str:
+    """Where a chart of that name will stand."""
+    return f"<!--chart {name}-->"
+
+
+def charted(figures: Figures, name: str, figure: Any, title: str = "") -> str:
+    """A place for the figure, which is put into `figures` to be drawn."""
+    figures[name] = figure
+    head = f"<h3>{text(title)}</h3>" if title else ""
+    return f"<div>{head}{place_of(name)}</div>"
 
 
 def text(value: Any) -> str:
@@ -20,8 +35,12 @@ def text(value: Any) -> str:
 
 
 def percent(part: float | None, whole: float) -> str:
-    """A share; nothing of nothing is a dash, and so is what nobody knows yet."""
-    return f"{100 * part / whole:.1f} %" if whole and part is not None else "–"
+    """A share as HTML; nothing of nothing is a dash, and so is what nobody knows yet. What there is
+    a little of is not said to be nothing."""
+    if not whole or part is None:
+        return "–"
+    shown = f"{100 * part / whole:.1f} %"
+    return "&lt; 0.1 %" if part > 0 and shown == "0.0 %" else shown
 
 
 def link(url: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.manifest import Manifest, root_hash
-from pipeline.report import crawled, curated, funnel
+from pipeline.report import crawled, curated, domains, funnel, losses
+from pipeline.report.domains import Listed
 from pipeline.report.tables import opened
 from pipeline.store import Dataset, read_as, read_json
 from training import metrics
@@ -24,12 +25,15 @@ look at the held-out split stay."""
 
 
 def gather(
-    run: Mapping[str, Dataset], training_folder: Path | None, seed: int = 0
+    run: Mapping[str, Dataset],
+    training_folder: Path | None,
+    seed: int = 0,
+    listed: Listed | None = None,
 ) -> dict[str, Any]:
     """The facts of a run: JSON-ready. `run` holds its whole datasets by name, in the plan's order.
 
     `training_folder` is where `metrics.jsonl` and `evaluation.json` lie; `seed` chooses the
-    samples.
+    samples; `listed` are domains to set beside the links' own.
     """
     made = {name: dataset.manifest for name, dataset in run.items()}
     passport = _passport(run, made)
@@ -38,8 +42,12 @@ def gather(
         return {
             "passport": passport,
             "funnel": funnel.steps(made),
+            "left_out": losses.left_out(made),
+            "faults": losses.faults(made),
             "karma": crawled.karma(tables),
+            "repeats": crawled.repeats(tables),
             "months": crawled.months(tables),
+            "domains": domains.found(tables, listed),
             "hosts": crawled.hosts(tables),
             "fetches": crawled.fetches(tables),
             "languages": curated.languages(tables),

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.report import charts, sections
-from pipeline.report.elements import badge, table, text
+from pipeline.report import charts, link_sections, sections
+from pipeline.report.elements import badge, place_of, table, text
 
 STYLE = Path(__file__).with_name("style.css")
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -20,10 +20,14 @@ Section = Callable[[Any, dict[str, Any]], str]
 
 SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("funnel", "Funnel", sections.funnel),
-    ("karma", "Karma", sections.karma),
-    ("months", "Time", sections.months),
-    ("fetches", "Crawl", sections.fetches),
-    ("hosts", "Hosts", sections.hosts),
+    ("left_out", "Left out", link_sections.left_out),
+    ("faults", "Could not be read", link_sections.faults),
+    ("karma", "Karma", link_sections.karma),
+    ("repeats", "Repeats", link_sections.repeats),
+    ("months", "Time", link_sections.months),
+    ("domains", "Domains", link_sections.domains),
+    ("fetches", "Crawl", link_sections.fetches),
+    ("hosts", "Hosts", link_sections.hosts),
     ("languages", "Languages", sections.languages),
     ("signals", "Signals", sections.signals),
     ("duplicates", "Duplicates", sections.duplicates),
@@ -47,7 +51,7 @@ def render(facts: Facts, laws: Sequence[Mapping[str, Any]]) -> str:
         f'<section id="{key}"><h2>{title}</h2>\n{html}\n</section>' for key, title, html in written
     )
     for name, place in places.items():
-        body = body.replace(sections.place_of(name), place)
+        body = body.replace(place_of(name), place)
     links = [("laws", "Laws"), *((key, title) for key, title, _ in SECTIONS)]
     menu = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title in links)
     root_hash: str | None = facts["passport"]["root_hash"]

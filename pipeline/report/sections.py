@@ -1,29 +1,16 @@
-"""The sections of the report: each a function of its facts that returns HTML.
+"""The sections of the report on the run as a whole and on its second half, from documents to the
+model: each a function of its facts that returns HTML.
 
 Charts are put into `figures` under a name; the HTML holds `place_of(name)` where one will stand.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report import charts
-from pipeline.report.elements import link, of, percent, table, text, tiles
+from pipeline.report.elements import Figures, Rows, charted, link, percent, table, text, tiles
 from pipeline.store import size
-
-Figures = dict[str, Any]
-Rows = Sequence[Mapping[str, Any]]
-
-
-def place_of(name: str) -> str:
-    """Where a chart of that name will stand."""
-    return f"<!--chart {name}-->"
-
-
-def _chart(figures: Figures, name: str, figure: Any, title: str = "") -> str:
-    figures[name] = figure
-    head = f"<h3>{text(title)}</h3>" if title else ""
-    return f"<div>{head}{place_of(name)}</div>"
 
 
 def summary(facts: Mapping[str, Any], laws: Rows) -> str:
@@ -51,7 +38,7 @@ def passport(found: Mapping[str, Any], figures: Figures) -> str:
     """What to cite: hashes, sizes, settings, versions."""
     work = {one["dataset"]: one["seconds"] for one in found["datasets"]}
     chart = charts.bars(list(work), {"seconds": list(work.values())}, "seconds of work, all tasks")
-    drawn = _chart(figures, "seconds", chart) if work else ""
+    drawn = charted(figures, "seconds", chart) if work else ""
     rows = [
         [
             text(one["dataset"]),
@@ -109,78 +96,6 @@ def funnel(found: Rows, figures: Figures) -> str:
     )
 
 
-def karma(found: Rows, figures: Figures) -> str:
-    """Links by karma, with those that became documents of the corpus in front."""
-    labels = [_range(row["from"], row["below"]) for row in found]
-    series = {"links": [row["links"] for row in found]}
-    rows = [
-        [label, text(row["links"]), text(row["kept"]), percent(row["kept"], row["links"])]
-        for label, row in zip(labels, found, strict=True)
-    ]
-    if all(row["kept"] is not None for row in found):
-        series["in the corpus"] = [row["kept"] for row in found]
-    return (
-        "<p>A link's karma over all its submissions.</p>"
-        + _chart(figures, "karma", charts.bars(labels, series, "karma"))
-        + table(["karma", "links", "in the corpus", "share"], rows)
-    )
-
-
-def _range(low: int, below: int | None) -> str:
-    if below is None:
-        return f"{low:,}+"
-    return f"{low:,}" if below == low + 1 else f"{low:,}–{below - 1:,}"
-
-
-def months(found: Rows, figures: Figures) -> str:
-    """Submissions with a link, month by month."""
-    labels = [row["month"] for row in found]
-    span = f"{labels[0]} to {labels[-1]}"
-    chart = charts.bars(labels, {"posts": [row["posts"] for row in found]}, span)
-    return "<p>Submissions with a usable link, by month.</p>" + _chart(figures, "months", chart)
-
-
-def fetches(found: Mapping[str, Any], figures: Figures) -> str:
-    """How asking for each link ended."""
-    total = sum(row["pages"] for row in found["outcomes"])
-    rows = [
-        [
-            text(row["outcome"].replace("_", " ")),
-            text(row["source"]),
-            text(row["pages"]),
-            percent(row["pages"], total),
-            size(row["bytes"]),
-        ]
-        for row in found["outcomes"]
-    ]
-    html = table(["outcome", "source", "links", "share", "bytes"], rows, 2)
-    html += "<h3>HTTP status</h3>" + of(found["statuses"], {"status": "status", "pages": "links"})
-    if found["bytes"]:
-        chart = charts.histogram(found["bytes"], "bytes of a page", log=True)
-        html += _chart(figures, "page-bytes", chart, "Size of pages")
-    return html
-
-
-def hosts(found: Mapping[str, Any], figures: Figures) -> str:
-    """Who the corpus is made of."""
-    del figures
-    columns = {
-        "host": "host",
-        "links": "links",
-        "followed": "followed",
-        "fetched": "fetched",
-        "kept": "kept",
-        "tokens": "tokens",
-    }
-    return (
-        f"<p>{text(found['hosts'])} hosts (www. left out). The ten largest hold "
-        f"{percent(found['ten_hold_of_links'], 1)} of the links and "
-        f"{percent(found['ten_hold_of_tokens'], 1)} of the tokens.</p>"
-        f"<h3>Before: by links</h3>{of(found['by_links'], columns)}"
-        f"<h3>After: by tokens</h3>{of(found['by_tokens'], columns)}"
-    )
-
-
 def languages(found: Rows, figures: Figures) -> str:
     """Languages of all documents, before the policy."""
     del figures
@@ -207,7 +122,7 @@ def signals(found: Rows, figures: Figures) -> str:
             label = one["signal"].replace("_", " ")
             cuts = (one["least"], one["most"])
             chart = charts.histogram(one["histogram"], label, log=one["log"], cuts=cuts, small=True)
-            drawn.append(_chart(figures, f"signal-{one['signal']}", chart))
+            drawn.append(charted(figures, f"signal-{one['signal']}", chart))
     return (
         "<p>What was measured of each document. A red line is a limit of the policy.</p>"
         f'<div class="grid">{"".join(drawn)}</div>'
@@ -227,12 +142,12 @@ def duplicates(found: Mapping[str, Any], figures: Figures) -> str:
     drawn = ""
     if found["jaccard"]:
         chart = charts.histogram(found["jaccard"], "exact Jaccard", cuts=(found["threshold"],))
-        drawn += _chart(figures, "jaccard", chart, "Pairs by similarity")
+        drawn += charted(figures, "jaccard", chart, "Pairs by similarity")
     if found["sizes"]:
         labels = [str(row["size"]) for row in found["sizes"]]
         values = {"clusters": [row["clusters"] for row in found["sizes"]]}
         chart = charts.bars(labels, values, "documents in the cluster")
-        drawn += _chart(figures, "clusters", chart, "Clusters by size")
+        drawn += charted(figures, "clusters", chart, "Clusters by size")
     rows = [
         ["<br>".join(map(link, one["urls"])) + ("<br>…" if one["size"] > len(one["urls"]) else ""),
          text(one["size"]), text(one["dropped"])]
@@ -271,7 +186,7 @@ def tokens(found: Mapping[str, Any], figures: Figures) -> str:
     html = table(["split", "documents", "tokens", "tokens a document"], rows)
     if found["lengths"]:
         chart = charts.histogram(found["lengths"], "tokens of a document", log=True)
-        html += _chart(figures, "token-lengths", chart)
+        html += charted(figures, "token-lengths", chart)
     return html
 
 
@@ -294,7 +209,7 @@ def training(found: Mapping[str, Any], figures: Figures) -> str:
             ("seconds", text(round(found["seconds"], 1))),
         ]
     )
-    html += _chart(figures, "loss", charts.lines(series, "step"), "Loss")
+    html += charted(figures, "loss", charts.lines(series, "step"), "Loss")
     if found["evaluation"]:
         rows = [
             [text(key.replace("_", " ")), text(value)] for key, value in found["evaluation"].items()

@@ -17,6 +17,8 @@ BINS = 40
 PER_DECADE = 8
 """Bins of a logarithmic histogram between 1 and 10."""
 
+FETCHED = 1 << 16
+
 
 class Tables:
     """A connection with one view for each dataset that is there."""
@@ -38,6 +40,12 @@ class Tables:
     def one(self, query: str, values: list[Any] | None = None) -> dict[str, Any]:
         """The only row."""
         return self.rows(query, values)[0]
+
+    def each(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """The query's rows, a few at a time: for more of them than the report shows."""
+        found = self._connection.cursor().execute(query)
+        while some := found.fetchmany(FETCHED):
+            yield from some
 
     def histogram(self, table: str, column: str) -> dict[str, list[float]] | None:
         """Counts in equal bins from the least to the greatest value; None without any value."""

@@ -28,6 +28,9 @@ SETTINGS = {
     "duplicates": {"dedup.threshold": 0.8},
     "links": {"crawl.min_karma": 3, "crawl.karma_rule": "sum"},
 }
+FAULTS = [f"{HOSTILE}: byte 7: malformed", *(f"RS: byte {n:,}: malformed" for n in range(8, 38))]
+POSTS = (1, 2, 1, 3, 12, 1, 7)
+"""Of one link after another; the second has more than a hundred."""
 
 Rows = list[dict[str, Any]]
 
@@ -57,7 +60,7 @@ def make(root: Path, links: int = 60, seed: int = 1) -> dict[str, Dataset]:
         "corpus": deduped.CORPUS,
         "tokens": trained.INDEX,
     }
-    left_out = {"submissions": {"self": links // 2, "malformed": 1}}
+    left_out = {"submissions": {"self": links // 2, "malformed": len(FAULTS), "truncated": 1}}
     return {
         name: _write(root, name, schema, rows[name], counted.get(name, ()), left_out.get(name, {}))
         for name, schema in schemas.items()
@@ -93,6 +96,7 @@ def _write(
             for column in counted
         },
         left_out=left_out,
+        faults=FAULTS if "malformed" in left_out else [],
         files=[Written(name=f"{shard:05d}.parquet", bytes=1, digest="") for shard in range(2)],
         seconds=1.5,
         tasks=2,
@@ -110,19 +114,20 @@ def _id(text: str) -> bytes:
 def _crawled(count: int, chance: random.Random) -> dict[str, Rows]:
     rows: dict[str, Rows] = {"submissions": [], "links": [], "pages": []}
     for number in range(count):
-        host = f"www.host-{int(chance.paretovariate(0.6)) % 40}.test"
+        under = ("www", "blog", "shop")[number % 3]
+        host = f"{under}.host-{int(chance.paretovariate(0.6)) % 40}.test"
         url = HOSTILE_URL if number == 0 else f"http://{host}/page-{number}"
         key = {"link_id": _id(url), "url_key": url, "fetch_url": url, "host": host}
         karma = 5 if number == 0 else int(chance.paretovariate(0.7)) - 1
         posted = date(2012 + number % 6, 1 + number % 12, 1 + number % 28)
-        outcome = "kept" if karma >= 3 else "below_karma"
-        for post in range(1 + number % 2):
+        outcome = "kept" if karma >= 3 else ("below_karma", "media", "file_type")[number % 3]
+        posts = [f"p{number}-{n}" for n in range(120 if number == 1 else POSTS[number % 7])]
+        for post in posts:
             rows["submissions"].append(
-                {**key, "post_id": f"p{number}-{post}", "score": karma, "day": posted}
-                | {"subreddit": "books"}
+                {**key, "post_id": post, "score": karma, "day": posted} | {"subreddit": "books"}
             )
         rows["links"].append(
-            {**key, "karma": karma, "submissions": [f"p{number}-0"], "subreddits": ["books"]}
+            {**key, "karma": karma, "submissions": posts, "subreddits": ["books"]}
             | {"first_seen": posted, "outcome": outcome}
         )
         if outcome == "kept":
@@ -178,8 +183,10 @@ def _signals(identifier: bytes, words: int, chance: random.Random) -> dict[str, 
 
 
 def _twins(rows: dict[str, Rows], chance: random.Random) -> None:
-    """Every tenth document of the corpus is a twin of the one before it."""
+    """Every tenth document of the corpus is a twin of the one before it; the hostile one has a
+    twin."""
     kept = [row for row in rows["corpus"] if row["verdict"] == "kept"]
+    kept.sort(key=lambda row: row["url"] != HOSTILE_URL)
     for keeper, twin in list(itertools.pairwise(kept))[::10]:
         a, b = sorted((keeper["document_id"], twin["document_id"]))
         likeness = chance.uniform(0.8, 1)

@@ -46,8 +46,15 @@ def test_overrides_are_toml_or_else_text(recipe: Path):
 
 def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_path: Path):
     config = settings.load(
-        recipe, ["crawl.archives=['w.warc.gz', 's3://b/w.gz']", "crawl.ca_file=ca.pem"]
+        recipe,
+        [
+            "crawl.archives=['w.warc.gz', 's3://b/w.gz']",
+            "crawl.ca_file=ca.pem",
+            "compare_domains=domains.txt",
+        ],
     )
+    assert config.compare_domains == str(tmp_path / "domains.txt")
+    assert settings.load(recipe).compare_domains is None
     assert config.root == str(tmp_path / "runs/x")
     assert config.crawl.submissions == (str(tmp_path / "a.zst"),)
     assert config.crawl.archives == (str(tmp_path / "w.warc.gz"), "s3://b/w.gz")
@@ -135,6 +142,7 @@ def test_only_what_the_recipe_says_is_blamed_on_the_recipe(recipe: Path):
         ("crawl.user_agent=\udcff", "crawl.user_agent: is not UTF-8"),
         ("crawl.\udcff=1", "crawl.\\udcff: is not UTF-8"),
         (r'root="a\u0000b"', r"root: 'a\x00b': holds a null byte"),
+        (r'compare_domains="a\u0000"', r"compare_domains: 'a\x00': holds a null byte"),
         (r'crawl.submissions=["a\u0000"]', r"crawl.submissions: 'a\x00': holds a null byte"),
     ],
 )
@@ -209,6 +217,7 @@ def test_only_what_changes_content_is_content(recipe: Path):
     hashed = {path for stage in stages(config, [], []) for path in stage.settings}
     assert "crawl.min_karma" in hashed
     recorded = {"root", "workers", "crawl.timeout_s", "crawl.user_agent", "crawl.resolve"}
+    recorded |= {"compare_domains"}
     assert not hashed & recorded
 
 

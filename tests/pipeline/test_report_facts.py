@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crawl.schema import PAGES
+from crawl.schema import LINKS, PAGES
 from dedup.schema import CORPUS
 from pipeline.failures import Damaged
-from pipeline.report import crawled, curated, facts
+from pipeline.report import crawled, curated, facts, losses
 from pipeline.report.tables import opened
 from pipeline.store import Dataset
 from tests.pipeline import made_run
@@ -67,6 +67,66 @@ def test_months_are_in_order_and_complete(run: dict[str, Dataset], found: dict[s
         {row["day"].strftime("%Y-%m") for row in rows(run, "submissions")}
     )
     assert sum(row["posts"] for row in found["months"]) == len(rows(run, "submissions"))
+
+
+def test_every_reason_is_told_with_its_share(
+    run: dict[str, Dataset], found: dict[str, Any]
+) -> None:
+    for name, column in (("submissions", None), ("links", "outcome")):
+        made = run[name].manifest
+        left_out = Counter(made.left_out)
+        if column:
+            left_out = Counter(row[column] for row in rows(run, name) if row[column] != "kept")
+        told = found["left_out"][name]
+        assert {row["reason"]: row["count"] for row in told["reasons"]} == left_out
+        assert told["of"] == made.rows + (0 if column else left_out.total())
+        assert [row["share"] for row in told["reasons"]] == [
+            pytest.approx(count / told["of"]) for _, count in left_out.most_common()
+        ]
+    assert len(found["left_out"]["links"]["reasons"]) == 3
+
+
+def test_what_could_not_be_read_is_counted_and_its_beginning_told(found: dict[str, Any]) -> None:
+    malformed = len(made_run.FAULTS)
+    assert malformed > losses.FAULTS
+    assert found["faults"] == {
+        "count": malformed + 1,
+        "malformed": malformed,
+        "truncated": 1,
+        "first": made_run.FAULTS[:20],
+    }
+
+
+def test_links_that_are_made_of_submissions_no_longer_there(run: dict[str, Dataset]) -> None:
+    found = facts.gather({"links": run["links"]}, None)
+    assert found["left_out"]["submissions"] is None and found["faults"] is None
+    assert found["left_out"]["links"]["of"] == len(rows(run, "links"))
+
+
+def test_repeats_count_every_link_and_submission_once(
+    run: dict[str, Dataset], found: dict[str, Any]
+) -> None:
+    lengths = [len(row["submissions"]) for row in rows(run, "links")]
+    assert {1, 2, 3, 7, 12, 120} == {*lengths}
+    told = found["repeats"]
+    assert [row["from"] for row in told] == [1, 2, 3, 4, 5, 10, 20, 50, 100]
+    for row in told:
+        alike = [n for n in lengths if row["from"] <= n < (row["below"] or 10**9)]
+        assert (row["links"], row["submissions"]) == (len(alike), sum(alike))
+    assert sum(row["submissions"] for row in told) == len(rows(run, "submissions"))
+
+
+@pytest.mark.parametrize("times, place", [(4, 3), (5, 4), (9, 4), (10, 5), (99, 7), (100, 8)])
+def test_a_link_stands_between_the_edges_of_its_repeats(
+    tmp_path: Path, times: int, place: int
+) -> None:
+    link = {"link_id": bytes(16), "url_key": "u", "fetch_url": "u", "host": "a.test", "karma": 1}
+    link |= {"submissions": ["p"] * times, "subreddits": [], "outcome": "kept"}
+    pq.write_table(pa.Table.from_pylist([link], LINKS), tmp_path / "00000.parquet")
+    with opened({"links": Dataset("links", "f", tmp_path, 1)}) as tables:
+        told = crawled.repeats(tables)
+    assert told is not None
+    assert [row["links"] for row in told] == [int(n == place) for n in range(9)]
 
 
 def test_hosts_before_and_after(run: dict[str, Dataset], found: dict[str, Any]) -> None:
@@ -185,7 +245,10 @@ def test_a_run_that_is_not_done_leaves_sections_out(run: dict[str, Dataset], upt
     found = facts.gather(part, None)
     assert found["tokens"] is None
     assert found["training"] is None
-    assert (found["karma"] is None) == ("links" not in part)
+    for key in ("karma", "repeats", "domains"):
+        assert (found[key] is None) == ("links" not in part)
+    for key in ("left_out", "faults"):
+        assert (found[key] is None) == ("submissions" not in part)
     assert len(found["passport"]["datasets"]) == upto
     assert found["passport"]["root_hash"] is None
 

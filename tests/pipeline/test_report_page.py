@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from bokeh.models import Span
 
-from pipeline.report import charts, elements, facts, page, sections
+from pipeline.report import charts, elements, facts, link_sections, page, sections
+from pipeline.report.domains import Listed
 from pipeline.store import Dataset
 from tests.pipeline import made_run
 
@@ -110,6 +111,59 @@ def test_a_hostile_document_is_escaped_wherever_it_stands() -> None:
     assert "img" not in shown.tags
 
 
+def test_hostile_names_reasons_and_faults_are_escaped(tmp_path: Path) -> None:
+    hostile = made_run.HOSTILE_TEXT
+    run = made_run.make(tmp_path, links=30)
+    facts_ = facts.gather(run, None, listed=Listed({hostile: 5, "b": 2}, 7))
+    facts_["left_out"]["submissions"]["reasons"].append(
+        {"reason": hostile, "count": 1, "share": 0.1}
+    )
+    facts_["faults"]["first"] = [hostile]
+    facts_["domains"]["by_links"][0]["domain"] = hostile
+    facts_["domains"]["by_followed"][0]["domain"] = hostile
+    drawn = page.render(facts_, LAWS)
+    shown = read(drawn)
+    assert shown.text.count(hostile) == 6, "these five, and the sample of the run itself"
+    assert "<script>alert" not in drawn and "img" not in shown.tags
+    assert shown.tags.count("script") == OWN_SCRIPTS
+
+
+def test_losses_say_what_is_not_made_and_what_there_is_none_of() -> None:
+    part = {"submissions": {"of": 4, "reasons": []}, "links": None}
+    shown = "".join(read(link_sections.left_out(part, {})).text)
+    assert "0 of 4 left out (0.0 %)." in shown and "Not made yet." in shown
+    none: dict[str, Any] = {"count": 0, "malformed": 0, "truncated": 0, "first": []}
+    assert "stand" not in link_sections.faults(none, {})
+
+
+def test_the_beginning_of_the_faults_is_said_to_be_one() -> None:
+    some = {"count": 2, "malformed": 2, "truncated": 0, "first": ["a: byte 7: malformed"] * 2}
+    assert "Where they stand" in link_sections.faults(some, {})
+    assert "Where the first 2 stand" in link_sections.faults(some | {"count": 3}, {})
+
+
+def test_each_number_of_a_compared_domain_stands_under_its_heading() -> None:
+    row = {"name": "bbc", "rank": 2, "count": 30, "share": 0.25}
+    row |= {"our_rank": None, "followed": 0, "our_share": 0.125}
+    compared = {"names": 9, "shared": 8, "first": 7, "first_shared": 6, "followed_share": 0.5}
+    compared |= {"correlation": None, "top": [row]}
+    facts_ = {"domains": 1, "domains_followed": 1, "links": 1, "followed": 1}
+    facts_ |= {"by_links": [], "by_followed": [], "compared": compared}  # type: ignore[dict-item]
+    shown = [one for one in read(link_sections.domains(facts_, {})).text if one.strip()]
+    assert shown[-14:] == [
+        "name", "rank in the list", "count", "share", "rank here", "to follow", "share",
+        "bbc", "2", "30", "25.0 %", "–", "0", "12.5 %"
+    ]  # fmt: skip
+    assert shown[-22:-18] == [
+        "–",
+        "rank correlation (Spearman)",
+        "8 of 9",
+        "names that stand in both",
+    ]
+    facts_["compared"] = None
+    assert "beside" not in link_sections.domains(facts_, {}).lower()
+
+
 def test_loads_nothing_from_anywhere(html: str) -> None:
     shown = read(html)
     assert not [value for name, value in shown.attributes if name == "src"]
@@ -171,6 +225,14 @@ def test_what_is_no_address_of_the_web_cannot_be_opened(url: str) -> None:
     assert "href" not in elements.link(url)
 
 
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [(1, 4, "25.0 %"), (1, 39123, "&lt; 0.1 %"), (0, 4, "0.0 %"), (0, 0, "–"), (None, 4, "–")],
+)
+def test_a_share_of_a_little_is_not_nothing(part: int | None, whole: int, shown: str) -> None:
+    assert elements.percent(part, whole) == shown
+
+
 def test_an_empty_run_says_what_is_not_made() -> None:
     drawn = page.render(facts.gather({}, None), [])
     assert drawn.count("Not made yet") >= 10
@@ -186,8 +248,8 @@ def test_any_beginning_of_a_run_can_be_drawn(run: dict[str, Dataset], upto: int)
 
 def test_no_share_is_said_of_a_corpus_that_is_not_made(run: dict[str, Dataset]) -> None:
     part = facts.gather(dict(list(run.items())[:2]), None)
-    assert " %" not in sections.karma(part["karma"], {})
-    assert " %" in sections.karma(facts.gather(run, None)["karma"], {})
+    assert " %" not in link_sections.karma(part["karma"], {})
+    assert " %" in link_sections.karma(facts.gather(run, None)["karma"], {})
     assert "Not whole yet" in page.render(part, LAWS)
 
 
