@@ -40,7 +40,11 @@ def read(part: Part, account: Account, *, accept_truncated: bool) -> Iterator[Po
     except EOFError as error:
         if not accept_truncated:
             raise _truncated(part, account) from error
-        account.left_out[LeftOut.TRUNCATED] += 1
+        fault(
+            account,
+            f"{part.path}: after {part.start + account.bytes_read:,} bytes",
+            LeftOut.TRUNCATED,
+        )
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
             raise
@@ -92,7 +96,7 @@ def _listed(block: Block, part: Part, account: Account) -> Posts:
     if not block.whole:
         fault(account, posts.place_of(block, part), LeftOut.MALFORMED)
         return Posts([], scored=False, dated=False)
-    lines = [line for line in block.lines.splitlines() if line.strip()]
+    lines = [line for line in bytes(block.lines).splitlines() if line.strip()]
     return Posts([Post("", url=_text(line)) for line in lines], scored=False, dated=False)
 
 

@@ -23,7 +23,7 @@ class Block(NamedTuple):
 
     place: int
     """Decoded bytes of the part before them."""
-    lines: bytes
+    lines: memoryview
     end: int
     """Decoded bytes of the part up to their end."""
     bytes_read: int
@@ -112,12 +112,12 @@ class _Reader:
         return size
 
     def _cut(self, size: int) -> Block:
-        lines, place = self._held[:size], self._place
+        lines, place = memoryview(self._held)[:size], self._place
         self._drop(size)
         return Block(place, lines, self._place, self._opened.bytes_read)
 
     def _too_long(self) -> Block:
-        head, place = self._held[:64], self._place
+        head, place = memoryview(self._held)[:64], self._place
         self.skip_line()
         return Block(place, head, self._place, self._opened.bytes_read, whole=False)
 

@@ -73,12 +73,12 @@ def place_of(block: Block, part: Part, further: int = 0) -> str:
     return f"{part.path}: {cut}byte {block.place + further:,}"
 
 
-def _at_once(lines: bytes) -> list[Post] | None:
+def _at_once(lines: memoryview) -> list[Post] | None:
     """The posts, where every line is surely one: a line that ends with a brace and is followed by
     one cannot go on in the next, so as many posts as lines are one a line."""
     signs = np.frombuffer(lines, np.uint8)
     ends = np.flatnonzero(signs == NEW_LINE)
-    if not len(ends) or ends[0] == 0 or signs[0] != OPEN or ends[-1] + 1 != len(lines):
+    if not len(ends) or ends[0] == 0 or signs[0] != OPEN or ends[-1] + 1 != len(signs):
         return None
     if (signs[ends - 1] != CLOSE).any() or (signs[ends[:-1] + 1] != OPEN).any():
         return None
@@ -92,7 +92,7 @@ def _at_once(lines: bytes) -> list[Post] | None:
 def _one_by_one(block: Block, part: Part, account: Account) -> list[Post]:
     posts = []
     place = 0
-    for line in block.lines.split(b"\n"):
+    for line in bytes(block.lines).split(b"\n"):
         if line.strip():
             try:
                 posts.append(DECODER.decode(line.strip()))

@@ -226,7 +226,7 @@ def test_the_parts_of_a_dump_are_its_posts(tmp_path: Path, form: str) -> None:
     found = written(path, packed[form])
     assert len(found) > 3
     cut = [part for part, _ in parts.between(str(path), len(packed[form]), found)]
-    read = [block.lines for part in cut for block in lines.blocks(part)]
+    read = [bytes(block.lines) for part in cut for block in lines.blocks(part)]
     assert b"".join(read) == POSTS
     posts = [dumps.read(part, Account(), accept_truncated=False) for part in cut]
     ids = [post.id for some in posts for found in some for post in found.rows]
