@@ -93,7 +93,9 @@ def test_blocks_are_the_lines_of_the_file(path: Path, text: bytes, block: int, c
         blocks = read(Part(str(path)))
     assert joined(blocks) == text.removeprefix(codecs.BOM_UTF8)
     assert all(bytes(one.lines).endswith(b"\n") for one in blocks[:-1])
-    assert all(len(one.lines) <= block or bytes(one.lines).find(b"\n", block) >= 0 for one in blocks[:-1])
+    assert all(
+        len(one.lines) <= block or bytes(one.lines).find(b"\n", block) >= 0 for one in blocks[:-1]
+    )
 
 
 @given(TEXT, CUTS, BLOCK, CHUNK)

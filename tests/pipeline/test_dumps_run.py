@@ -23,9 +23,11 @@ import pytest
 import zstandard
 
 from crawl import lines, parts, submissions
-from pipeline import cluster, make, rebuild, scatter, state, why
+from crawl.schema import BadInput
+from pipeline import cli, cluster, make, rebuild, scatter, state, why
 from pipeline import config as settings
 from pipeline.config import Config
+from pipeline.failures import TaskFailed
 from pipeline.local import Local
 from pipeline.plan import plan
 
@@ -304,3 +306,44 @@ def test_a_sample_is_one_of_links_and_the_whole_holds_it(tmp_path: Path, expecte
     links(recipe(tmp_path, dump, sample=0.25))
     some = {b for one in state.datasets(tmp_path / "run")["links"].all() for b in one["link_id"]}
     assert some < whole and 0.1 < len(some) / len(whole) < 0.4
+
+
+PACKED = zstandard.ZstdCompressor().compress(CONTENT)
+DAMAGED = gzip.compress(CONTENT)[:2000] + b"\xa5" * 500 + gzip.compress(CONTENT)[2500:]
+
+
+@pytest.mark.parametrize(
+    "name, content, code, words",
+    [
+        ("RS.zst", PACKED[:-50], 1, "ends too early, after [0-9,]+ bytes; get it anew"),
+        ("RS.zst", PACKED[:9], 2, "ends before its first line"),
+        ("RS.gz", DAMAGED, 2, "is damaged: "),
+        ("RS.gz", PACKED, 2, "does not begin as its name says"),
+        ("RS", b"", 2, "is empty"),
+        ("RC", b'{"id": "c", "body": "b", "link_id": "t3_1", "parent_id": "t3_1"}', 2, "holds co"),
+        ("RS", b"<html>\n<p>no such file", 2, "holds neither submissions"),
+        ("RS", b'{"name": "webtext"}', 2, "is no dump"),
+        ("RS.csv", b"a,b\n1,2\n", 2, "holds neither submissions"),
+        ("RS.parquet", b"PAR1 and no more", 2, "cannot be read as a table: "),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_in_one_line_that_names_the_file(
+    tmp_path: Path, name: str, content: bytes, code: int, words: str
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((BadInput, TaskFailed)) as raised:
+        links(recipe(tmp_path, tmp_path / name))
+    said, ends_with = cli.verdict(raised.value)
+    assert ends_with == code and said and "\n" not in said
+    assert re.search(rf"{re.escape(str(tmp_path / name))}: {words}", said), said
+
+
+def test_a_dump_that_ends_too_early_gives_all_its_whole_lines_if_that_is_accepted(tmp_path: Path):
+    (tmp_path / "RS.zst").write_bytes(PACKED[:-50])
+    made = recipe(tmp_path, tmp_path / "RS.zst", accept_truncated=True)
+    said = links(made)
+    _, _, left_out = told(made)
+    assert left_out["truncated"] == 1
+    rows = state.datasets(Path(made.root))["submissions"].manifest.rows
+    assert 0 < rows < len(POSTS) - 60
+    assert any("RS.zst: after " in line and line.endswith("bytes: truncated") for line in said)
