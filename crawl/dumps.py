@@ -3,7 +3,8 @@
 Rule: the kind is that of the whole file, told by its head, so that all of its parts agree.
 """
 
-from codecs import BOM_UTF8
+import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Literal
@@ -26,6 +27,11 @@ HEAD_BYTES = 1 << 20
 COMMENT = frozenset({"body", "link_id", "parent_id"})
 """Fields that every comment has, and no submission."""
 PARQUET = b"PAR1"
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+"""Nothing of a URL: a line that has one inside is of a table, or torn."""
+SCORED_LINE = re.compile(rb"https?://\S+[,;|\t]-?[0-9]+\s*", re.IGNORECASE)
+FEW = 3
+"""Lines that all look so are not so by chance."""
 
 
 def read(part: Part, account: Account, *, accept_truncated: bool) -> Iterator[Posts]:
@@ -40,11 +46,9 @@ def read(part: Part, account: Account, *, accept_truncated: bool) -> Iterator[Po
     except EOFError as error:
         if not accept_truncated:
             raise _truncated(part, account) from error
-        fault(
-            account,
-            f"{part.path}: after {part.start + account.bytes_read:,} bytes",
-            LeftOut.TRUNCATED,
-        )
+        if not account.left_out[LeftOut.TRUNCATED]:  # else it was told before a kill
+            where = f"{part.path}: after {part.start + account.bytes_read:,} bytes"
+            fault(account, where, LeftOut.TRUNCATED)
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
             raise
@@ -53,7 +57,7 @@ def read(part: Part, account: Account, *, accept_truncated: bool) -> Iterator[Po
 
 
 def _truncated(part: Part, account: Account) -> Exception:
-    if not account.place:
+    if not account.place and not part.start:
         return BadInput(f"{part.path}: ends before its first line")
     read = part.start + account.bytes_read
     return RuntimeError(
@@ -67,7 +71,11 @@ def kind_of(path: str) -> Kind:
     head = _head(path)
     if head.startswith(PARQUET):
         return "parquet"
+    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise BadInput(f"{path}: is UTF-16; files are read in UTF-8")
     lines = [line for line in head.splitlines() if line.strip()][:LOOK_AHEAD]
+    if len(lines) >= FEW and all(map(SCORED_LINE.fullmatch, lines)):
+        raise BadInput(f"{path}: is a table without names; give it a first line as url,score")
     if lines and not lines[0].startswith(b"{") and tables.separator(_text(lines[0])):
         return "csv"
     return "list" if _is_list(path, lines) else "dump"
@@ -96,8 +104,14 @@ def _listed(block: Block, part: Part, account: Account) -> Posts:
     if not block.whole:
         fault(account, posts.place_of(block, part), LeftOut.MALFORMED)
         return Posts([], scored=False, dated=False)
-    lines = [line for line in bytes(block.lines).splitlines() if line.strip()]
-    return Posts([Post("", url=_text(line)) for line in lines], scored=False, dated=False)
+    rows, place = [], 0
+    for line in bytes(block.lines).split(b"\n"):
+        if CONTROL.search(text := line.strip()):
+            fault(account, posts.place_of(block, part, place), LeftOut.MALFORMED)
+        elif text:
+            rows.append(Post("", url=_text(text)))
+        place += len(line) + 1
+    return Posts(rows, scored=False, dated=False)
 
 
 def _text(line: bytes) -> str:

@@ -4,7 +4,7 @@ The result is a function of the set of submissions: neither their order nor a du
 changes a byte.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from crawl.schema import LINKS, SUBMISSIONS, LinkOutcome
 
 VERSION = 3
 
-BATCH_ROWS = 65536
+BATCH_ROWS = 1 << 16
+"""Submissions merged at once, at least."""
 NEVER = np.int64(2**31)
 """After the last day that a date can hold."""
 
@@ -26,14 +27,26 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 def merge(rows: Iterable[pa.RecordBatch], config: CrawlConfig) -> Iterator[pa.RecordBatch]:
     """The links of all submissions of one range of ids, sorted by id, in one batch after another.
+    The rows come in order of their links, all rows of a link in one batch.
 
     A post counts once, however often it comes, and with its crossposts. `fetch_url` is the one of
     the post with the highest score, among these the earliest, then the one with the smallest id.
     """
-    posts = submissions.combine(pa.Table.from_batches(list(rows), SUBMISSIONS)).combine_chunks()
-    if not len(posts):
+    held: list[pa.RecordBatch] = []
+    for batch in rows:
+        held.append(batch)
+        if sum(map(len, held)) >= BATCH_ROWS:
+            yield from _merged(held, config)
+            held = []
+    yield from _merged(held, config)
+
+
+def _merged(held: Sequence[pa.RecordBatch], config: CrawlConfig) -> Iterator[pa.RecordBatch]:
+    """The links of batches that hold them whole."""
+    if not sum(map(len, held)):
         return
-    posts = posts.to_batches()[0]
+    table = submissions.combine(pa.Table.from_batches(held, SUBMISSIONS)).combine_chunks()
+    (posts,) = table.to_batches()
     starts = _starts(posts["link_id"])
     scores = pc.fill_null(posts["score"], config.min_karma).to_numpy().astype(np.int64)
     days = pc.fill_null(posts["day"].cast(pa.int32()), None).cast(pa.int64())
@@ -54,7 +67,7 @@ def merge(rows: Iterable[pa.RecordBatch], config: CrawlConfig) -> Iterator[pa.Re
         ],
         LINKS,
     )
-    yield from links.to_batches(BATCH_ROWS)
+    yield from links.to_batches()
 
 
 def _starts(ids: pa.Array) -> Numbers:

@@ -28,7 +28,7 @@ def places(path: str, size: int) -> list[int]:
     with open_plain(path) as raw:
         form = form_of(path, raw)
         if form:
-            return _frames(path, raw, size, form)
+            return _frames(raw, size, form)
     return list(range(PART_BYTES, size, PART_BYTES))
 
 
@@ -42,9 +42,9 @@ def between(path: str, size: int, places: Sequence[int]) -> list[tuple[Part, int
     ]
 
 
-def _frames(path: str, raw: IO[bytes], size: int, form: bytes) -> list[int]:
+def _frames(raw: IO[bytes], size: int, form: bytes) -> list[int]:
     after = {ZSTD: _after_frame, BLOCKS: _after_block}.get(form)
-    if not after or "://" in path:  # thousands of small reads over a network
+    if not after:
         return []
     found: list[int] = []
     at: int | None = 0

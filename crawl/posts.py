@@ -17,19 +17,13 @@ from crawl.schema import LeftOut
 from crawl.streams import Part
 
 
-class Removal(msgspec.Struct, gc=False):
-    """What Arctic Shift notes beside a post."""
-
-    removal_type: Any = None
-
-
 class Post(msgspec.Struct, gc=False, rename={"meta": "_meta"}):
     """The fields that matter of a submission."""
 
     id: str
     url: str | None = None
     url_overridden_by_dest: str | None = None
-    score: int | float | None = None
+    score: int | float | str | None = None
     created_utc: int | float | str | None = None
     subreddit: str | None = None
     crosspost_parent: str | None = None
@@ -40,7 +34,7 @@ class Post(msgspec.Struct, gc=False, rename={"meta": "_meta"}):
     is_gallery: Any = None
     is_video: Any = None
     is_reddit_media_domain: Any = None
-    meta: Removal | None = None
+    meta: Any = None
 
 
 class Posts(NamedTuple):
@@ -129,7 +123,8 @@ def reason(post: Post, config: CrawlConfig) -> LeftOut | None:
         return LeftOut.PROMOTED
     if post.is_self:
         return LeftOut.SELF
-    removal = post.removed_by_category or (post.meta and post.meta.removal_type)
+    meta = post.meta if isinstance(post.meta, dict) else {}
+    removal = post.removed_by_category or meta.get("removal_type")
     if removal:
         return LeftOut.DELETED if removal in BY_ITS_AUTHOR else LeftOut.REMOVED
     if post.over_18 and not config.over_18:

@@ -18,6 +18,7 @@ from crawl.config import CrawlConfig
 from crawl.posts import Post, Posts
 from crawl.schema import SUBMISSIONS, BadInput, LeftOut
 from crawl.streams import Part
+from crawl.url import MAX_CHARACTERS
 
 VERSION = 2
 
@@ -27,6 +28,10 @@ DAY_S = 86400
 INT32 = 2**31
 BATCH_ROWS = 1 << 18
 """Posts whose addresses are looked at together: the more, the more of them are the same."""
+BATCH_BYTES = 64 << 20
+"""Of them at most, but for a last block."""
+BATCH_BLOCKS = 32
+"""Of a file in which few posts are kept: whoever asks hears how far it is."""
 SAID = pa.schema(
     [
         pa.field("text", pa.string()),
@@ -35,6 +40,7 @@ SAID = pa.schema(
     ]
 )
 """What a post says before its address is looked at."""
+_NOTHING = pa.RecordBatch.from_pylist([], SAID)
 BEST_FIRST = [
     ("link_id", "ascending"),
     ("post_id", "ascending"),
@@ -60,7 +66,8 @@ def read(part: Part, config: CrawlConfig, account: Account) -> Iterator[pa.Recor
     for found in dumps.read(part, account, accept_truncated=config.accept_truncated):
         held.append(_columns(found, config, account.left_out))
         some = some or held[-1].num_rows > 0
-        if sum(map(len, held)) >= BATCH_ROWS:
+        full = sum(map(len, held)) >= BATCH_ROWS
+        if full or len(held) >= BATCH_BLOCKS or sum(one.nbytes for one in held) >= BATCH_BYTES:
             yield _rows(held, config, account.left_out)
             held = []
     yield _rows(held, config, account.left_out)
@@ -125,6 +132,9 @@ def _columns(found: Posts, config: CrawlConfig, left_out: Counter[str]) -> pa.Re
         pa.array([post.subreddit for post in kept], pa.string()),
     ]
     batch = pa.RecordBatch.from_arrays(columns, schema=SAID)
+    # Longer than `url.fetch_url` takes: not to be held until then.
+    short = pc.less_equal(pc.utf8_length(texts), MAX_CHARACTERS)
+    batch = _kept(batch, short, LeftOut.BAD_URL, left_out)
     if found.scored:
         batch = _kept(batch, batch["score"].is_valid(), LeftOut.NO_SCORE, left_out)
     if found.dated:
@@ -136,10 +146,7 @@ def _rows(
     held: Sequence[pa.RecordBatch], config: CrawlConfig, left_out: Counter[str]
 ) -> pa.RecordBatch:
     """The submissions of posts that may be followed, if they name a URL and are of the sample."""
-    said = pa.Table.from_batches(held, SAID).combine_chunks()
-    batch = _once(
-        said.to_batches()[0] if said.num_rows else pa.RecordBatch.from_pylist([], SAID), left_out
-    )
+    batch = _once(pa.concat_batches(held) if held else _NOTHING, left_out)
     ids = keys.of(batch["text"])
     post_ids = batch["post_id"]
     if pc.any(pc.equal(post_ids, "")).as_py():
@@ -226,7 +233,7 @@ def _stems(names: Sequence[str | None]) -> pa.Array:
     return pc.replace_substring_regex(column, "^t3_", "") if marked else column
 
 
-def _scores(found: Sequence[int | float | None]) -> pa.Array:
+def _scores(found: Sequence[int | float | str | None]) -> pa.Array:
     try:
         column = pa.array(found, pa.int64())
     except NO_INTEGERS:
@@ -236,10 +243,11 @@ def _scores(found: Sequence[int | float | None]) -> pa.Array:
     ).cast(pa.int32())
 
 
-def _score(score: int | float | None) -> int | None:
-    if score is None or score != score:  # the second: not a number
+def _score(score: int | float | str | None) -> int | None:
+    try:
+        return int(max(-INT32, min(INT32 - 1, float(score)))) if score is not None else None
+    except (ValueError, OverflowError):  # no number, not a number; one of hundreds of digits
         return None
-    return int(max(-INT32, min(INT32 - 1, score)))
 
 
 def _days(found: Sequence[int | float | str | None]) -> pa.Array:

@@ -31,6 +31,8 @@ FLAGS = frozenset(
 )
 NUMBERS = frozenset({"score", "created_utc"})
 FALSE = frozenset({"", "0", "0.0", "false", "f", "no", "n", "none", "null", "nan"})
+NO_TABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OverflowError, KeyError)
+"""The last three: dates and zones that Python does not know, columns of one name."""
 SEPARATORS = (",", "\t", ";", "|")
 
 
@@ -139,8 +141,17 @@ class _WholeLines(io.RawIOBase):
 def _told(path: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        said = str(error).splitlines()[0]
+    except BadInput:
+        raise
+    # The last: zones and dates that Python does not know, columns of one name.
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowNotImplementedError,
+        ValueError,
+        OverflowError,
+        KeyError,
+    ) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"{path}: cannot be read as a table: {said}") from error
 
 
@@ -182,11 +193,28 @@ def _value(field: str, value: Any) -> Any:
         value = value.decode("utf-8", "replace").strip()
     if field in FLAGS:
         return str(value).lower() not in FALSE
-    if isinstance(value, datetime.datetime):
-        return value.replace(tzinfo=value.tzinfo or datetime.UTC).timestamp()
+    if field == "created_utc":
+        return _moment(value)
     if field in NUMBERS:
         return _number(value)
     return str(value) if value not in (None, "") else None
+
+
+def _moment(value: Any) -> int | float | None:
+    """Seconds since 1970, of a number, or of a date or a time with the zone of Greenwich where it
+    names none."""
+    if isinstance(value, str) and (number := _number(value)) is None:
+        try:
+            value = datetime.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    elif isinstance(value, str):
+        return number
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        value = datetime.datetime.combine(value, datetime.time())
+    if isinstance(value, datetime.datetime):
+        return value.replace(tzinfo=value.tzinfo or datetime.UTC).timestamp()
+    return _number(value)
 
 
 def _number(value: Any) -> int | float | None:

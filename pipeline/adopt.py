@@ -18,7 +18,7 @@ from pipeline.manifest import Report
 from pipeline.shard import Task
 from pipeline.store import digest_of, replacing, write_json
 
-UNLINKED = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
+UNLINKED = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES, errno.ENOSYS)
 """What file systems answer that have no hard links, or not there."""
 
 

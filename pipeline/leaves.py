@@ -5,6 +5,7 @@ A digest is taken on first read and remembered with the file's size and mark of 
 is where the file can be cut into parts.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline import leaf
 from pipeline.failures import BadInput
 from pipeline.stage import Item, Stamp
 from pipeline.store import write_json
+
+SECRET = re.compile(r"[\w+.-]+://[^/@]*:[^/@]*@")
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -51,6 +54,11 @@ def find(patterns: Iterable[str], key: str) -> list[str]:
     finds nothing."""
     found: set[str] = set()
     for pattern in patterns:
+        if SECRET.match(pattern):
+            raise BadInput(
+                f"{key}: a URI must not hold a password: it would be recorded; give it to fsspec's "
+                "own configuration"
+            )
         with _told(key, pattern):
             files = _remote(pattern) if leaf.is_uri(pattern) else _local(pattern)
         if not files:
@@ -102,6 +110,10 @@ def _readable(path: str, key: str) -> str:
         raise BadInput(f"{key}: {path!a}: its name is not UTF-8") from None
     except OSError as error:
         raise BadInput(f"{key}: {path}: cannot be read: {error.strerror or _said(error)}") from None
+    except Exception as error:
+        if not leaf.is_uri(path):
+            raise
+        raise BadInput(f"{key}: {path}: cannot be read: {_said(error)}") from None
     return path
 
 
@@ -169,3 +181,9 @@ def _digest_of(path: str, seen: _Seen | None) -> _Seen:
         return _Seen(found.bytes, found.mark, leaf.digest_of(path))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror or _said(error)}") from error
+    except BadInput:
+        raise
+    except Exception as error:
+        if not leaf.is_uri(path):
+            raise
+        raise BadInput(f"{path}: cannot be read: {_said(error)}") from error

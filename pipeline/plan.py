@@ -106,7 +106,7 @@ def _submissions(config: Config, dumps: tuple[Item, ...]) -> Stage:
         settings=content(config, "submissions")
         | {"crawl.url": canonical.SCHEME, "crawl/parts.py": parts.RULE},
         libraries=("idna", "publicsuffixlist"),
-        leaves=tuple(dict.fromkeys(dump.stamp.digest for dump in dumps if dump.stamp)),
+        leaves=tuple(dump.content for dump in dumps),
     )
 
 

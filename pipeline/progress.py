@@ -57,13 +57,15 @@ def _followed(bars: Progress, reading: Mapping[str, Read]) -> Iterator[None]:
     """A thread looks how far the readers are, while the block runs."""
     ended = threading.Event()
     started = time.monotonic()
-    begun = {name: read()[0] for name, read in reading.items()}
+    begun: dict[str, int] = {}
     ids = {name: bars.add_task(f"{name}, read", total=None, amount="") for name in reading}
     last = dict.fromkeys(reading, started)
 
     def look() -> None:
         for name, read in reading.items():
             done, total = read()
+            # Not before the first look: what other generations gave is taken over by then.
+            begun.setdefault(name, done)
             bars.update(ids[name], completed=done, total=total, amount=_amount(done, total))
             now = time.monotonic()
             if not bars.console.is_terminal and now - last[name] >= LINE_S and done < total:

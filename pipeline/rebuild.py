@@ -4,6 +4,7 @@ There is no barrier between stages: a task waits for just the shards it reads. T
 the plan as an argument and knows none of its nouns.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from pipeline import manifest, schedule, shard, state
 from pipeline.adopt import adopt
 from pipeline.manifest import Report
+from pipeline.scatter import underway
 from pipeline.schedule import Schedule
 from pipeline.shard import Task
 from pipeline.stage import Stage
@@ -90,6 +92,7 @@ def _begin(entry: State) -> None:
 def _finish(entry: State, root: Path) -> None:
     """Fold the reports into the manifest: now the dataset is whole, and the run names it."""
     path = entry.dataset.folder / "manifest.json"
+    shutil.rmtree(underway(entry.dataset.folder), ignore_errors=True)
     if not path.exists():
         write_json(path, msgspec.to_builtins(_folded(entry)))
     run = state.load_run(root)

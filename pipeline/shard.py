@@ -7,6 +7,7 @@ is only a retry, and a killed run goes on where it was.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,14 @@ def run(task: Task) -> Report:
     started = time.perf_counter()
     account = Account()
     tally = Tally(task.stage.counted if task.phase == "main" else (), task.stage.volatile)
-    _do(task, account, tally)
-    _require_still(task)
+    try:
+        _do(task, account, tally)
+        _require_still(task)
+    except Exception:
+        # Another attempt, taken for lost, may have done it and cleared what this one worked on.
+        if done := report_of(task.folder, task.index):
+            return done
+        raise
     report = Report(
         index=task.index,
         rows=tally.rows,
@@ -98,14 +105,22 @@ def run(task: Task) -> Report:
         seconds=round(time.perf_counter() - started, 3),
     )
     write_json(task.folder / "reports" / f"{task.index:05d}.json", msgspec.to_builtins(report))
+    if task.step.scatter:
+        _scattering(task).clear()
     return report
+
+
+def _scattering(task: Task) -> Scatter:
+    path, step = task.folder / f"{task.index:05d}.parquet", task.step
+    assert step.scatter and step.schema is not None
+    return Scatter(path, step.schema, step.scatter, task.output.shards)
 
 
 def _do(task: Task, account: Account, tally: Tally) -> None:
     """Run the step and write what it yields."""
     step, path = task.step, task.folder / f"{task.index:05d}.parquet"
     if step.scatter:
-        _scatter(task, path, account, tally)
+        _scatter(task, account, tally)
         return
     batches = step.run(*arguments(task), *([account] if step.accounts else []))
     if batches is None:
@@ -119,21 +134,20 @@ def _do(task: Task, account: Account, tally: Tally) -> None:
         write_rows(path, watched, step.schema)
 
 
-def _scatter(task: Task, path: Path, account: Account, tally: Tally) -> None:
-    step, beat = task.step, Beat(path)
-    assert step.scatter and step.schema is not None
-    scatter = Scatter(path, step.schema, step.scatter, task.output.shards)
+def _scatter(task: Task, account: Account, tally: Tally) -> None:
+    step, scatter = task.step, _scattering(task)
+    beat = Beat(task.folder / f"{task.index:05d}.parquet")
     if step.accounts:
         scatter.resume(account)
     else:
-        scatter.restart()
+        scatter.clear()
     batches = step.run(*arguments(task), *([account] if step.accounts else []))
     for batch in batches or ():
         scatter.add(batch, account)
         if step.over:
             beat.tell(account)
-    combine = step.combine
-    scatter.finish(lambda table: combine(table, account) if combine else table, tally.watch)
+    combine = partial(step.combine, account=account) if step.combine else None
+    scatter.finish(combine, tally.watch)
     beat.end()
 
 

@@ -80,8 +80,9 @@ class Step:
     scatter: str | None = None
     """Binary column whose first four bytes say which id range a row belongs to: the file of a task
     then has a row group for every range, and is read range by range."""
-    combine: Callable[[pa.Table, Account], pa.Table] | None = None
-    """Of a step that scatters: makes one of several rows, within a task and a range."""
+    combine: Callable[..., pa.Table] | None = None
+    """Of a step that scatters: (rows, account=) -> rows sorted by key, made of all the rows that
+    one task has of some keys."""
     accounts: bool = False
     """Whether `run` takes an `Account` as its last argument, and begins at its place."""
     sink: Sink | None = None

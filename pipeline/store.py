@@ -6,6 +6,7 @@ a row group for every range (`scattered`), a reader asks for a range and gets it
 """
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -24,13 +25,14 @@ import pyarrow.parquet as pq
 
 from pipeline.failures import Damaged
 from pipeline.manifest import Manifest
+from pipeline.windows import keys_of, order_of, windows
 
 Shape = TypeVar("Shape")
 
 ROW_GROUP_BYTES = 64 << 20
 """Arrow bytes in a row group: large enough to compress, small enough to hold beside others."""
 PARTITIONS = b"webtext.partitions"
-"""Key of the file's metadata that maps a range to its row group."""
+"""Key of the file's metadata that maps a range to its row groups."""
 FORMAT: dict[str, Any] = {"compression": "zstd"}
 GLOB = re.compile(r"[*?\[]")
 UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
@@ -151,14 +153,16 @@ def write_rows(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema)
 
 @contextmanager
 def scattered_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[int, pa.Table], None]]:
-    """A function that writes the rows of one id range as one row group; ranges come in order."""
-    groups: dict[int, int] = {}
+    """A function that writes rows of one id range as a row group; ranges come in order, rows sorted
+    by the first column."""
+    groups: dict[int, list[int]] = {}
+    count = itertools.count()
     # Without dictionaries: of ids and addresses they cost more, to read above all, than they save.
     with pq.ParquetWriter(path, schema, use_dictionary=False, **FORMAT) as writer:
 
         def write(shard: int, rows: pa.Table) -> None:
             if len(rows):
-                groups[shard] = len(groups)
+                groups.setdefault(shard, []).append(next(count))
                 writer.write_table(rows, row_group_size=len(rows))
 
         yield write
@@ -198,14 +202,23 @@ class Dataset:
         return [GLOB.sub(r"[\g<0>]", str(path)) for path in self.files()]
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of one id range, in the order they were written (by file, if scattered)."""
+        """The rows of one id range, in the order they were written; if scattered, the tasks' rows
+        merged by key, and all rows of a key in one batch."""
         if not self.scattered:
             yield from _batches(self.folder / f"{shard:05d}.parquet", columns, None)
             return
-        for path in self.files():
-            groups = range_groups(path)
-            if shard in groups:
-                yield from _batches(path, columns, [groups[shard]])
+        streams = [
+            _batches(path, columns, groups[shard])
+            for path in self.files()
+            if shard in (groups := range_groups(path))
+        ]
+        if streams:
+            schema = pq.read_schema(self.files()[0])
+            wanted = pa.schema([schema.field(name) for name in columns or schema.names])
+            for window in windows(streams, wanted.names[0], wanted):
+                if len(streams) > 1:
+                    window = window.take(pa.array(order_of(keys_of(window[wanted.names[0]]))))
+                yield from window.combine_chunks().to_batches()
 
     def all(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Every row, shard by shard."""
@@ -244,12 +257,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise _damaged(path, error, f"remove {path.parent}") from error
 
 
-def range_groups(path: Path) -> dict[int, int]:
-    """The row group of each id range that a scattered file has rows of."""
+def range_groups(path: Path) -> dict[int, list[int]]:
+    """The row groups of each id range that a scattered file has rows of."""
     with _reading(path):
         known = pq.read_metadata(path).metadata or {}
     try:
-        return msgspec.json.decode(known[PARTITIONS], type=dict[int, int])
+        return msgspec.json.decode(known[PARTITIONS], type=dict[int, list[int]])
     except (KeyError, msgspec.DecodeError) as error:
         raise _damaged(path, "no id ranges", f"remove {path.parent}") from error
 

@@ -140,6 +140,19 @@ def test_loosely_typed_fields(tmp_path: Path) -> None:
     assert not left_out
 
 
+def test_scores_and_marks_of_odd_types_cost_no_record(tmp_path: Path) -> None:
+    rows, left_out = read(
+        tmp_path / "x",
+        post(id="a", score="12"),
+        post(id="b", score="many"),
+        post(id="c", _meta="none"),
+        post(id="d", score=5.7),
+        post(id="e", url="http://a.com/" + "x" * 9000),
+    )
+    assert sorted((row["post_id"], row["score"]) for row in rows) == [("a", 12), ("c", 7), ("d", 5)]
+    assert left_out == {"no_score": 1, "bad_url": 1}
+
+
 def test_scores_are_not_judged_and_nsfw_can_be_kept(tmp_path: Path) -> None:
     rows, left_out = read(tmp_path / "x", post(score=0), post(over_18=True), over_18=True)
     assert len(rows) == 2 and not left_out

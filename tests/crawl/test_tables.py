@@ -261,3 +261,45 @@ def test_a_table_that_breaks_off_gives_every_whole_row(tmp_path: Path, cut: int)
     assert account.left_out == {"truncated": 1}
     with pytest.raises(RuntimeError, match=r"x\.csv\.gz: ends too early, after [\d,]+ bytes"):
         list(dumps.read(Part(str(path)), Account(), accept_truncated=False))
+
+
+@pytest.mark.parametrize("said", ["2013-01-02", "2013-01-02T00:00:01", "2013-01-02T01:00:00+01:00"])
+def test_dates_as_text_are_moments(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"url,score,created_utc\nhttp://a.com/,3,{said}\n")
+    (found,) = dumps.read(Part(str(path)), Account(), accept_truncated=False)
+    assert 1357084800 <= found.rows[0].created_utc < 1357084802  # type: ignore[operator]
+
+
+def test_dates_of_parquet_are_moments(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    day = datetime.date(2013, 1, 2)
+    rows = {"url": ["http://a.com/"], "score": [3], "created_utc": [day]}
+    pq.write_table(pa.table(rows), path)
+    (found,) = dumps.read(Part(str(path)), Account(), accept_truncated=False)
+    assert found.rows[0].created_utc == 1357084800
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"http://a.com/1,5\nhttp://a.com/2,-7\nhttp://b.com/3,9\n", "a table without na"),
+        (b"http://a.com/1\t5\n" * 3, "a table without names"),
+        ("url,score\nhttp://a.com/,3\n".encode("utf-16"), "is UTF-16"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_another_file_is_not_read_as_urls(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=words):
+        list(dumps.read(Part(str(path)), Account(), accept_truncated=False))
+
+
+def test_a_line_of_a_list_with_a_control_inside_is_a_fault(tmp_path: Path) -> None:
+    path, account = tmp_path / "x", Account()
+    path.write_bytes(b"http://a.com/1\nhttp://a.com/2\t5\r\nhttp://a.com/3\r\n")
+    (found,) = dumps.read(Part(str(path)), account, accept_truncated=False)
+    assert [post.url for post in found.rows] == ["http://a.com/1", "http://a.com/3"]
+    assert account.faults == [f"{path}: byte 15: malformed"]

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import zstandard
 
 from crawl import lines, parts, submissions
 from crawl.schema import BadInput
-from pipeline import cli, cluster, make, rebuild, scatter, state, why
+from pipeline import cli, cluster, failures, make, rebuild, scatter, state, why
 from pipeline import config as settings
 from pipeline.config import Config
 from pipeline.failures import TaskFailed
@@ -347,3 +347,122 @@ def test_a_dump_that_ends_too_early_gives_all_its_whole_lines_if_that_is_accepte
     rows = state.datasets(Path(made.root))["submissions"].manifest.rows
     assert 0 < rows < len(POSTS) - 60
     assert any("RS.zst: after " in line and line.endswith("bytes: truncated") for line in said)
+
+
+@pytest.mark.parametrize("first, second", [("path", "uri"), ("uri", "path")])
+def test_a_dump_may_move_between_a_path_and_a_uri(
+    tmp_path: Path, expected, monkeypatch, first: str, second: str
+):
+    monkeypatch.setattr(parts, "PART_BYTES", 9000)
+    dump = pack(tmp_path / "RS.frames.zst")
+    names = {"path": str(dump), "uri": f"file://{dump}"}
+    made = recipe(tmp_path, names[first])
+    Path(made.root).mkdir()
+
+    class Killed(Local):
+        def wait(self):
+            if len(list(Path(made.root).glob("submissions/*/reports/*"))) == 2:
+                raise KeyboardInterrupt
+            return super().wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        rebuild.rebuild(plan(made)[:2], Path(made.root), 4, Killed(), lambda *_: None)
+    links(recipe(tmp_path, names[second]))
+    assert told(made) == expected
+    hashes = state.datasets(Path(made.root))["submissions"].manifest.set_hash
+    (tmp_path / "other").mkdir()
+    other = recipe(tmp_path / "other", names[first])
+    links(other)
+    assert state.datasets(Path(other.root))["submissions"].manifest.set_hash == hashes
+
+
+@pytest.mark.parametrize("shards", [1, 3, 16])
+def test_links_are_the_same_for_any_shards_and_order(tmp_path: Path, shards: int, expected):
+    halves = [tmp_path / "RS_b", tmp_path / "RS_a"]
+    for path, some in zip(halves, (LINES[:1700], LINES[1300:]), strict=True):
+        path.write_bytes(b"\n".join(reversed(some)))
+    made = recipe(tmp_path, *halves, shards=shards)
+    links(made)
+    assert told(made)[:2] == expected[:2]
+
+
+@pytest.mark.parametrize("left", [".json", ".arrow"])
+def test_runs_that_were_half_removed_are_read_again(tmp_path: Path, monkeypatch, left, expected):
+    monkeypatch.setattr(scatter, "SPILL_BYTES", 40000)
+    monkeypatch.setattr(submissions, "BATCH_ROWS", 100)
+    monkeypatch.setattr(lines, "BLOCK", 5000)
+    made = recipe(tmp_path, pack(tmp_path / "RS.zst"))
+    with monkeypatch.context() as patched:
+        patched.setattr(scatter.Scatter, "finish", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            links(made)
+    runs = sorted(Path(made.root).glob("submissions/*/underway/00000/*"))
+    assert len(runs) > 4
+    for path in runs[: len(runs) // 2]:
+        if path.suffix != left:
+            path.unlink()
+    links(made)
+    assert told(made) == expected
+
+
+def test_an_attempt_that_comes_late_takes_what_the_other_has_done(tmp_path: Path, expected):
+    made = recipe(tmp_path, pack(tmp_path / "RS.zst"))
+    finish = scatter.Scatter.finish
+
+    def late(self, *arguments):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(scatter.Scatter, "finish", finish)
+            links(made)  # the attempt that was taken for lost ends first
+        raise FileNotFoundError("its runs are gone")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scatter.Scatter, "finish", late)
+        patched.setattr("pipeline.make.lease.hold", lambda *_: nullcontext())
+        links(made)
+    assert told(made) == expected
+
+
+def test_a_dump_of_which_little_is_kept_tells_how_far_it_is_and_goes_on(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(lines, "BLOCK", 5000)
+    monkeypatch.setattr(submissions, "BATCH_BLOCKS", 4)
+    monkeypatch.setattr(scatter, "SPILL_READ", 30000)
+    monkeypatch.setattr(scatter, "BEAT_S", 0.0)
+    made = recipe(tmp_path, pack(tmp_path / "RS.ndjson"), subreddits=["s3"], since="2011-04-01")
+    told_bytes = []
+    tell = scatter.Beat.tell
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            scatter.Beat,
+            "tell",
+            lambda self, account: (tell(self, account), told_bytes.append(account.bytes_read)),
+        )
+        patched.setattr(scatter.Scatter, "finish", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            links(made)
+    assert len(told_bytes) > 10 and len(set(told_bytes)) > 3
+    assert len(list(Path(made.root).glob("submissions/*/underway/00000/*.json"))) > 2
+
+
+def test_a_truncated_dump_is_counted_once_however_often_it_is_killed(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(scatter, "SPILL_BYTES", 1)
+    (tmp_path / "RS.zst").write_bytes(PACKED[:-50])
+    made = recipe(tmp_path, tmp_path / "RS.zst", accept_truncated=True)
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(scatter.Scatter, "finish", lambda *_: sys.exit("killed"))
+            with pytest.raises(SystemExit):
+                links(made)
+    links(made)
+    manifest = state.datasets(Path(made.root))["submissions"].manifest
+    assert manifest.left_out["truncated"] == 1
+    assert len([one for one in manifest.faults if one.endswith("truncated")]) == 1
+
+
+def test_a_password_in_a_uri_is_not_taken(tmp_path: Path):
+    with pytest.raises(
+        failures.BadInput, match=r"^crawl\.submissions: a URI must not hold a pass"
+    ) as e:
+        links(recipe(tmp_path, "http://me:secret@127.0.0.1:9/RS.zst"))
+    assert "secret" not in str(e.value)
