@@ -113,12 +113,10 @@ def selecting(parameters: Iterable[str], name: str) -> str:
 def wrapping(name: str) -> tuple[tuple[str, str], ...]:
     """Of a host's addresses that only send a reader on: the beginning of the path, and where the
     target stands."""
-    registered = registrable_domain(name).partition(".")[0]
-    return tuple(
-        (begins, where)
-        for domain, begins, where in _wrappers()
-        if (f"{registered}.*" == domain if domain.endswith(".*") else below(name, domain))
-    )
+    labels = name.split(".")
+    above = [".".join(labels[start:]) for start in range(len(labels))]
+    above.append(registrable_domain(name).partition(".")[0] + ".*")
+    return tuple(pair for domain in above for pair in _wrappers().get(domain, ()))
 
 
 def _key(url: str) -> str:
@@ -229,8 +227,12 @@ def _held(rest: str, query: str, where: str) -> str | None:
 
 
 @functools.cache
-def _wrappers() -> list[list[str]]:
-    return _table(WRAPPERS_FILE)
+def _wrappers() -> dict[str, list[tuple[str, str]]]:
+    """By domain, or the name of one under any public suffix, what `wrapping` tells."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for domain, begins, where in _table(WRAPPERS_FILE):
+        found.setdefault(domain, []).append((begins, where))
+    return found
 
 
 def below(name: str, domain: str) -> bool:

@@ -201,23 +201,28 @@ def _addressed(kept: list[Post], left_out: Counter[str]) -> tuple[list[Post], pa
 def _once(batch: pa.RecordBatch, left_out: Counter[str]) -> pa.RecordBatch:
     """The posts without those that are copies of another one to the letter: a quick first look,
     which `combine` ends."""
-    names = pc.if_else(pc.equal(batch["post_id"], ""), batch["text"], batch["post_id"])
-    coded = names.dictionary_encode()
-    codes, count = coded.indices.to_numpy(), len(coded.dictionary)
+    # The lines of a list have no ids; the same text is the same line.
+    named = "text" if pc.any(pc.equal(batch["post_id"], "")).as_py() else "post_id"
+    codes = _codes(batch[named])
+    count = int(codes.max(initial=-1)) + 1
     if count == len(codes):
         return batch
     first = np.empty(count, np.int64)
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
     again = np.flatnonzero(first[codes] != np.arange(len(codes)))
     copies = np.ones(len(again), bool)
-    one, other = batch.take(pa.array(again)), batch.take(pa.array(first[codes[again]]))
-    for mine, its in zip(one.columns, other.columns, strict=True):
-        both_null = pc.and_(mine.is_null(), its.is_null())
-        same = pc.or_(pc.equal(mine, its).fill_null(False), both_null)
-        copies &= same.to_numpy(zero_copy_only=False)
+    for column in batch.columns:
+        said = _codes(column)
+        copies &= said[again] == said[first[codes[again]]]
     keep = np.ones(len(codes), bool)
     keep[again[copies]] = False
     return _kept(batch, pa.array(keep), LeftOut.REPEATED, left_out)
+
+
+def _codes(column: pa.Array) -> np.ndarray[Any, Any]:
+    """A number for each different value of a column; nulls are one more."""
+    codes: np.ndarray[Any, Any] = column.dictionary_encode("encode").indices.to_numpy()
+    return codes
 
 
 def _named(post_ids: pa.Array, links: pa.Array) -> pa.Array:

@@ -25,7 +25,7 @@ SPILL_BYTES = 96 << 20
 """Arrow bytes held; sorting doubles them for a moment."""
 SPILL_READ = 2 << 30
 """Bytes of a leaf read since the last run: what a kill may cost, where few of its rows are kept."""
-RUN_ROWS = 4096
+RUN_ROWS = 8192
 """Rows of a batch in a run: one of each run is held while they are merged."""
 WATCHED_ROWS = 1 << 16
 """Rows handed on at once to be counted and hashed, which copies them."""
@@ -73,9 +73,10 @@ class Scatter:
         watched."""
         with ExitStack() as opened, replacing(self._path) as temporary:
             runs = [self._batches(opened, self._run(number)) for number in range(self._runs)]
-            held = iter(self._sorted().to_batches(RUN_ROWS))
+            held = self._sorted()
+            streams = [*runs, iter(held.to_batches(RUN_ROWS))]
+            merged = windows(streams, self._by, self._schema) if runs else iter([held])
             with scattered_writer(temporary, self._schema) as write:
-                merged = windows([*runs, held], self._by, self._schema)
                 for shard, rows in self._by_range(map(combine or self._by_key, merged)):
                     watched = watch(iter(rows.to_batches(max_chunksize=WATCHED_ROWS)))
                     write(shard, pa.Table.from_batches(watched, self._schema))
@@ -132,7 +133,9 @@ def _size(tables: list[pa.Table]) -> int:
 def _ranges_of(ids: pa.ChunkedArray, shards: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The id range of every row: `store.range_of` of a column of binary values of one width."""
     keys = keys_of(ids)
-    first = np.ascontiguousarray(keys.view(np.uint8).reshape(len(keys), -1)[:, :4]).view(">u4")
+    first = np.ascontiguousarray(keys.view(np.uint8).reshape(len(keys), keys.itemsize)[:, :4]).view(
+        ">u4"
+    )
     return first.ravel().astype(np.int64) * shards >> 32
 
 
