@@ -105,3 +105,24 @@ def test_a_file_gets_a_line_now_and_then_about_what_is_read() -> None:
     lines = done.stderr.splitlines()
     assert "submissions: whole" in lines
     assert all(one.startswith("submissions: ") for one in lines)
+
+
+TAKEN_OVER = """
+import time
+from pipeline import progress
+given, seen = [3e9, 3e9, 3.5e9], []
+def read():
+    seen.append(given[min(len(seen), 2)])
+    return int(seen[-1]), int(4e9)
+progress.LOOK_S, progress.LINE_S = 0.01, 0.0
+with progress.datasets({"submissions": read}):
+    while len(seen) < 3:
+        time.sleep(0.01)
+"""
+
+
+def test_what_was_read_before_says_nothing_of_the_pace() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN_OVER], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stderr.splitlines()[0] == "submissions: 3 GB of 4 GB read"
