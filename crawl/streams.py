@@ -15,18 +15,13 @@ from typing import IO, NamedTuple, cast
 import fsspec
 import zstandard
 
+from crawl import frames
+from crawl.frames import CHUNK, SKIPPABLE, ZSTD, Piece
 from crawl.schema import BadInput
 
-CHUNK = 128 * 1024
-ZSTD_WINDOW = 2**31
-"""Bytes. Reddit's dumps are written with this window; the library's own limit is 2^27."""
 DAMAGE = (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
-FEED = 2048
-"""Coded bytes decoded at once: a few can stand for 128 KiB each, and memory has a bound."""
-
-GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
-SKIPPABLE = b"\x2a\x4d\x18"  # bytes 1 to 3 of a zstd frame that decoders pass over
+GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
 BLOCKS = b"zstd blocks"
 """Stands for the form of `.zst_blocks`, which has no first bytes of its own."""
 NAMED = {
@@ -136,10 +131,6 @@ def _decoder(raw: IO[bytes], form: bytes, pieces: "Pieces | None") -> IO[bytes]:
     return lzma.LZMAFile(raw) if form == XZ else raw
 
 
-Piece = tuple[bytes, int | None]
-"""Decoded bytes and, where they end a frame, the place in the file at which the next one begins."""
-
-
 class Pieces(io.RawIOBase):
     """A file of the pieces that a decoder yields."""
 
@@ -172,25 +163,6 @@ class Pieces(io.RawIOBase):
         return size
 
 
-def frames(raw: IO[bytes]) -> Iterator[Piece]:
-    """The content of one or many zstd frames. The library's own reader takes a frame that breaks
-    off for the end of the file; this one raises EOFError."""
-    context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-    frame, inside, at = context.decompressobj(), False, raw.tell()
-    while chunk := raw.read(CHUNK):
-        for start in range(0, len(chunk), FEED):
-            coded = chunk[start : start + FEED]
-            at += len(coded)
-            while coded:
-                decoded = frame.decompress(coded)
-                inside, coded = not frame.eof, frame.unused_data if frame.eof else b""
-                yield decoded, at - len(coded) if frame.eof else None
-                if frame.eof:
-                    frame = context.decompressobj()
-    if inside:
-        raise EOFError("the last zstd frame breaks off")
-
-
 def blocks(raw: IO[bytes]) -> Iterator[Piece]:
     """The rows of a `.zst_blocks` file, one a line. A block is a size in 4 bytes and a zstd frame,
     in which stand the number of rows, place and size of each, and their bytes."""
@@ -198,7 +170,7 @@ def blocks(raw: IO[bytes]) -> Iterator[Piece]:
         coded = raw.read(int.from_bytes(size, "little"))
         if len(size) < 4 or len(coded) < int.from_bytes(size, "little"):
             raise EOFError("the last block breaks off")
-        frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+        frame = zstandard.ZstdDecompressor(max_window_size=frames.WINDOW).decompressobj()
         content = frame.decompress(coded)
         if not frame.eof:
             raise OSError("a block holds no whole zstd frame")
@@ -219,4 +191,4 @@ def _rows(content: bytes) -> bytes:
     return b"".join(row + b"\n" for row in rows)
 
 
-_PIECES = {ZSTD: frames, BLOCKS: blocks}
+_PIECES = {ZSTD: frames.pieces, BLOCKS: blocks}

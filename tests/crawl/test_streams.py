@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawl import streams
+from crawl import frames, streams
 from crawl.schema import BadInput
 from crawl.streams import Opened, Part
 
@@ -69,7 +69,7 @@ def test_many_frames_are_one_stream(pieces: list[bytes], size: int) -> None:
     packer = zstandard.ZstdCompressor(level=1)
     skippable = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
     coded = b"".join(packer.compress(piece) + skippable for piece in pieces)
-    stream = io.BufferedReader(streams.Pieces(streams.frames(io.BytesIO(coded))))
+    stream = io.BufferedReader(streams.Pieces(frames.pieces(io.BytesIO(coded))))
     assert b"".join(iter(lambda: stream.read(size), b"")) == b"".join(pieces)
 
 

@@ -1,0 +1,98 @@
+"""Frames of zstd (RFC 8878, section 3.1): where each ends, by its headers, and what it holds.
+
+Decoded a block at a time, and none stands for more than 128 KiB: memory has a bound, whatever a few
+coded bytes stand for. A frame that breaks off is never taken for the end of the file, as the
+library's own reader does.
+"""
+
+from collections.abc import Iterator
+from typing import IO
+
+import zstandard
+
+ZSTD = b"\x28\xb5\x2f\xfd"
+SKIPPABLE = b"\x2a\x4d\x18"
+"""Bytes 1 to 3 of a frame that decoders pass over; the first is 0x50 to 0x5f."""
+WINDOW = 2**31
+"""Bytes. Reddit's dumps are written with this window; the library's own limit is 2^27."""
+CHUNK = 128 * 1024
+
+Piece = tuple[bytes, int | None]
+"""Decoded bytes and, where they end a frame, the place in the file at which the next one begins."""
+
+
+def pieces(raw: IO[bytes]) -> Iterator[Piece]:
+    """The content of one or many frames. Raises EOFError where the last breaks off, ZstdError where
+    one is damaged."""
+    context = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+    frame = context.decompressobj()
+    for head, size, is_last in _blocks(raw):
+        body = raw.read(size)
+        decoded = frame.decompress(head + body)
+        if len(body) == size and frame.eof != is_last:
+            raise zstandard.ZstdError("a frame does not end where its headers say")
+        yield decoded, raw.tell() if frame.eof else None
+        if len(body) < size:
+            raise _broken()
+        if is_last:
+            frame = context.decompressobj()
+
+
+def ends(raw: IO[bytes], size: int) -> Iterator[int]:
+    """Where each frame of a file of `size` bytes ends; nothing is decoded. Ends itself at a frame
+    that breaks off or is none: who reads it says so."""
+    try:
+        for _, follows, is_last in _blocks(raw):
+            at = raw.seek(follows, 1)
+            if at > size:
+                return
+            if is_last:
+                yield at
+    except (EOFError, zstandard.ZstdError):
+        return
+
+
+def _blocks(raw: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
+    """Of every block its headers, the bytes that follow them, and whether it is a frame's last.
+    Who asks for the next one has read what follows, or passed over it."""
+    while magic := raw.read(4):
+        if magic[1:4] == SKIPPABLE and magic[0] >> 4 == 5:
+            yield from _passed_over(magic, raw)
+            continue
+        if len(magic) == 4 and magic != ZSTD:
+            raise zstandard.ZstdError("no frame begins where the one before ends")
+        descriptor = _exactly(raw, 1)
+        flags = descriptor[0]
+        is_single, is_checked = flags >> 5 & 1, flags >> 2 & 1
+        sizes = (not is_single) + (0, 1, 2, 4)[flags & 3] + (is_single, 2, 4, 8)[flags >> 6]
+        head = magic + descriptor + _exactly(raw, sizes)
+        is_last = False
+        while not is_last:
+            block = _exactly(raw, 3)
+            value = int.from_bytes(block, "little")
+            is_last, is_repeated, size = bool(value & 1), value >> 1 & 3 == 1, value >> 3
+            coded = 1 if is_repeated else size
+            yield head + block, coded + 4 * (is_checked and is_last), is_last
+            head = b""
+
+
+def _passed_over(magic: bytes, raw: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
+    """The same of a frame that holds nothing, of up to 4 GiB."""
+    length = _exactly(raw, 4)
+    left = int.from_bytes(length, "little")
+    head = magic + length
+    while left > CHUNK:
+        yield head, CHUNK, False
+        head, left = b"", left - CHUNK
+    yield head, left, True
+
+
+def _exactly(raw: IO[bytes], size: int) -> bytes:
+    found = raw.read(size)
+    if len(found) < size:
+        raise _broken()
+    return found
+
+
+def _broken() -> EOFError:
+    return EOFError("the last zstd frame breaks off")
