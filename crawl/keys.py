@@ -25,7 +25,8 @@ PLAIN = (
 """What `fetch_url` gives back as it is, where the host is good: nothing to decode or to repair."""
 DRESSED = r"/\.|[/.][Aa][Mm][Pp]|\?\?|#[!/]"
 """What makes the key of a plain text more than a cut of it: dot segments, marks of AMP, routes."""
-
+TOGETHER = 1 << 14
+"""Texts looked at together: so few that what is made of them on the way stays in a cache."""
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -44,6 +45,14 @@ def of(texts: pa.Array) -> Keys:
     its `link_id`; each different text is looked at once."""
     coded = texts.cast(pa.string()).dictionary_encode()
     different = coded.dictionary
+    starts = range(0, max(1, len(different)), TOGETHER)
+    slices = [_of_different(different.slice(start, TOGETHER)) for start in starts]
+    return Keys(
+        *(pa.concat_arrays(column).take(coded.indices) for column in zip(*slices, strict=True))
+    )
+
+
+def _of_different(different: pa.Array) -> Keys:
     # With no semicolon left, as PLAIN has it, this was all that there was to decode.
     decoded = pc.replace_substring(different, "&amp;", "&")
     plain = pc.and_not(
@@ -57,7 +66,7 @@ def of(texts: pa.Array) -> Keys:
     plain[plain] = done
     ways = short, _long_way(different.filter(pa.array(~plain)).to_pylist())
     places = np.argsort(np.concatenate([np.flatnonzero(plain), np.flatnonzero(~plain)]))
-    order = pa.array(places).take(coded.indices)
+    order = pa.array(places)
     return Keys(*(pa.concat_arrays(column).take(order) for column in zip(*ways, strict=True)))
 
 

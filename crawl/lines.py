@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
-from crawl import streams
+from crawl.frames import CHUNK
 from crawl.streams import DAMAGE, Opened, Part
 
 BLOCK = 16 << 20
@@ -172,4 +172,4 @@ class _Reader:
 
 def _usual() -> int:
     """Bytes of a buffer that has room for a block and for a piece read too much."""
-    return BLOCK + streams.CHUNK
+    return BLOCK + CHUNK

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import refusals, submissions
+from crawl import refusals, repeats
 from crawl.config import CrawlConfig
 from crawl.schema import LINKS, SUBMISSIONS, LinkOutcome
 
@@ -45,7 +45,7 @@ def _merged(held: Sequence[pa.RecordBatch], config: CrawlConfig) -> Iterator[pa.
     """The links of batches that hold them whole."""
     if not sum(map(len, held)):
         return
-    table = submissions.combine(pa.Table.from_batches(held, SUBMISSIONS)).combine_chunks()
+    table = repeats.combine(pa.Table.from_batches(held, SUBMISSIONS)).combine_chunks()
     (posts,) = table.to_batches()
     starts = _starts(posts["link_id"])
     scores = pc.fill_null(posts["score"], config.min_karma).to_numpy().astype(np.int64)

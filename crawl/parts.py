@@ -9,7 +9,8 @@ from typing import IO
 
 from crawl import frames
 from crawl.dumps import kind_of
-from crawl.streams import BLOCKS, ZSTD, Part, form_of, open_plain
+from crawl.frames import ZSTD
+from crawl.streams import BLOCKS, Part, form_of, open_plain
 
 PART_BYTES = 256 << 20
 """Of the file as it lies there; a part ends at the first place behind it."""

@@ -6,13 +6,12 @@ never costs its neighbours. Scores are not judged here: a URL's karma needs all 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import dumps, keys, posts
+from crawl import dumps, keys, posts, repeats
 from crawl.account import Account
 from crawl.config import CrawlConfig
 from crawl.posts import Post, Posts
@@ -41,15 +40,6 @@ SAID = pa.schema(
 )
 """What a post says before its address is looked at."""
 _NOTHING = pa.RecordBatch.from_pylist([], SAID)
-BEST_FIRST = [
-    ("link_id", "ascending"),
-    ("post_id", "ascending"),
-    ("score", "descending"),
-    ("day", "ascending"),
-    ("fetch_url", "ascending"),
-    ("subreddit", "ascending"),
-    ("crosspost_of", "ascending"),
-]
 NO_INTEGERS = (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError, ValueError)
 """What Arrow answers to a column that is not integers and nulls alone."""
 NO_POST = {LeftOut.MALFORMED, LeftOut.TRUNCATED}
@@ -75,48 +65,6 @@ def read(part: Part, config: CrawlConfig, account: Account) -> Iterator[pa.Recor
         raise BadInput(
             f"{part.path}: is no dump: none of its lines is a submission, a JSON object with an id"
         )
-
-
-def combine(submissions: pa.Table, left_out: Counter[str] | None = None) -> pa.Table:
-    """Each post once, sorted by link, then post: of one that comes more often, the row with the
-    highest score; where these differ in more, the first in order of the other columns. The others
-    are counted."""
-    table = submissions.combine_chunks()
-    halves = np.frombuffer(_bytes(table["link_id"]), ">u8").reshape(-1, 2)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))
-    same = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
-    if same.any():
-        order = _settled(table, order, same)
-    if left_out is not None:
-        left_out[LeftOut.REPEATED] += len(table) - len(order)
-    return table.take(pa.array(order))
-
-
-def _settled(table: pa.Table, order: Any, same: Any) -> Any:
-    """The same order, but rows of one link by post, and the best row of each post alone."""
-    crowded = np.zeros(len(order), bool)
-    crowded[1:] |= same
-    crowded[:-1] |= same
-    few = table.take(pa.array(order[crowded]))
-    ranks = pc.sort_indices(few, BEST_FIRST).to_numpy()
-    order[crowded] = order[crowded][ranks]
-    few = few.select(["link_id", "post_id"]).take(pa.array(ranks)).combine_chunks()
-    repeated = np.zeros(len(order), bool)
-    again = np.ones(len(few), bool)
-    for name in ("link_id", "post_id"):
-        column = few[name].chunk(0)
-        again[1:] &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-    again[0] = False
-    repeated[crowded] = again
-    return order[~repeated]
-
-
-def _bytes(ids: pa.ChunkedArray) -> memoryview:
-    """The bytes of a column of ids, one after another."""
-    joined = pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], ids.type)
-    width = ids.type.byte_width
-    _, buffer = joined.buffers()
-    return memoryview(buffer)[joined.offset * width : (joined.offset + len(joined)) * width]
 
 
 def _columns(found: Posts, config: CrawlConfig, left_out: Counter[str]) -> pa.RecordBatch:
@@ -146,7 +94,9 @@ def _rows(
     held: Sequence[pa.RecordBatch], config: CrawlConfig, left_out: Counter[str]
 ) -> pa.RecordBatch:
     """The submissions of posts that may be followed, if they name a URL and are of the sample."""
-    batch = _once(pa.concat_batches(held) if held else _NOTHING, left_out)
+    batch = pa.concat_batches(held) if held else _NOTHING
+    if (again := repeats.copies(batch)) is not None:
+        batch = _kept(batch, pa.array(~again), LeftOut.REPEATED, left_out)
     ids = keys.of(batch["text"])
     post_ids = batch["post_id"]
     if pc.any(pc.equal(post_ids, "")).as_py():
@@ -156,9 +106,9 @@ def _rows(
     rows = pa.RecordBatch.from_arrays(columns, schema=nullable)
     rows = _kept(rows, rows["link_id"].is_valid(), LeftOut.BAD_URL, left_out)
     if config.sample < 1:
-        # the half of the id that the domain has no part in: a sample of links, not of sites
-        halves = np.frombuffer(_bytes(pa.chunked_array([rows["link_id"]])), ">u4").reshape(-1, 4)
-        sampled = pa.array(halves[:, 1] < int(config.sample * 2**32))
+        # of the half of the id that the domain has no part in: a sample of links, not of sites
+        quarters = repeats.halves_of(pa.chunked_array([rows["link_id"]])).view(">u4")
+        sampled = pa.array(quarters[:, 1] < int(config.sample * 2**32))
         rows = _kept(rows, sampled, LeftOut.NOT_SAMPLED, left_out)
     return rows.cast(SUBMISSIONS)
 
@@ -196,33 +146,6 @@ def _addressed(kept: list[Post], left_out: Counter[str]) -> tuple[list[Post], pa
             left_out[found] += 1
     named = [post for post, text in zip(kept, texts, strict=True) if text is not None]
     return named, pa.array([text for text in texts if text is not None], pa.string())
-
-
-def _once(batch: pa.RecordBatch, left_out: Counter[str]) -> pa.RecordBatch:
-    """The posts without those that are copies of another one to the letter: a quick first look,
-    which `combine` ends."""
-    # The lines of a list have no ids; the same text is the same line.
-    named = "text" if pc.any(pc.equal(batch["post_id"], "")).as_py() else "post_id"
-    codes = _codes(batch[named])
-    count = int(codes.max(initial=-1)) + 1
-    if count == len(codes):
-        return batch
-    first = np.empty(count, np.int64)
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    again = np.flatnonzero(first[codes] != np.arange(len(codes)))
-    copies = np.ones(len(again), bool)
-    for column in batch.columns:
-        said = _codes(column)
-        copies &= said[again] == said[first[codes[again]]]
-    keep = np.ones(len(codes), bool)
-    keep[again[copies]] = False
-    return _kept(batch, pa.array(keep), LeftOut.REPEATED, left_out)
-
-
-def _codes(column: pa.Array) -> np.ndarray[Any, Any]:
-    """A number for each different value of a column; nulls are one more."""
-    codes: np.ndarray[Any, Any] = column.dictionary_encode("encode").indices.to_numpy()
-    return codes
 
 
 def _named(post_ids: pa.Array, links: pa.Array) -> pa.Array:

@@ -43,7 +43,7 @@ class Leaf(msgspec.Struct, frozen=True):
 class _Seen(msgspec.Struct, frozen=True):
     bytes: int
     mark: str
-    digest: str
+    digest: str = msgspec.field(name="sha256")
     places: list[int] | None = None
     """Where it can be cut, by a rule of that name; None where nobody has asked."""
     rule: str = ""

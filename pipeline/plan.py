@@ -26,6 +26,7 @@ from crawl import (
     pages,
     parts,
     refusals,
+    repeats,
     signals,
     submissions,
 )
@@ -264,7 +265,7 @@ def _read(part: Part, account: Account, *, config: Config) -> Iterator[pa.Record
 
 
 def _combine(table: pa.Table, account: Account) -> pa.Table:
-    return submissions.combine(table, account.left_out)
+    return repeats.combine(table, account.left_out)
 
 
 def _replay(

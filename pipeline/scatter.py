@@ -27,8 +27,8 @@ SPILL_READ = 2 << 30
 """Bytes of a leaf read since the last run: what a kill may cost, where few of its rows are kept."""
 RUN_ROWS = 8192
 """Rows of a batch in a run: one of each run is held while they are merged."""
-WATCHED_ROWS = 1 << 16
-"""Rows handed on at once to be counted and hashed, which copies them."""
+WATCHED_ROWS = 1 << 13
+"""Rows handed on at once to be counted and hashed, which copies them: few enough for a cache."""
 BEAT_S = 1.0
 """Between two reports of how far a task has read."""
 

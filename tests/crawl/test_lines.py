@@ -60,6 +60,7 @@ def small(block: int, chunk: int = 16, longest: int = 1 << 16) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BLOCK", block)
         patch.setattr(lines, "MAX_LINE_BYTES", longest)
+        patch.setattr(lines, "CHUNK", chunk)
         patch.setattr(streams, "CHUNK", chunk)
         yield
 

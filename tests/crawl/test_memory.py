@@ -13,7 +13,7 @@ READ = """
 import sys
 from pathlib import Path
 import zstandard
-from crawl import submissions
+from crawl import repeats, submissions
 from crawl.config import CrawlConfig
 from crawl.schema import SUBMISSIONS
 from crawl.streams import Part
@@ -45,7 +45,7 @@ account = Account()
 out = Scatter(path.with_suffix(".parquet"), SUBMISSIONS, "link_id", 64)
 for batch in submissions.read(Part(str(path)), CrawlConfig(), account):
     out.add(batch, account)
-out.finish(lambda table: submissions.combine(table, account.left_out), Tally((), ()).watch)
+out.finish(lambda table: repeats.combine(table, account.left_out), Tally((), ()).watch)
 for line in Path("/proc/self/status").read_text().splitlines():
     if line.startswith("VmHWM"):
         print((int(line.split()[1]) << 10) - min(content, 2**31))

@@ -370,34 +370,6 @@ def test_a_copy_in_the_same_file_is_counted_and_a_changed_one_is_not_lost(tmp_pa
     assert left_out == {"repeated": 2}
 
 
-def test_rows_are_combined_into_one_a_post_by_what_they_say_alone() -> None:
-    def table(*rows: tuple[str, str, int]) -> pa.Table:
-        made = [
-            {
-                "link_id": canonical.link_id(f"http://{host}"),
-                "url_key": f"http://{host}",
-                "fetch_url": f"https://{host}/",
-                "post_id": name,
-                "score": score,
-            }
-            for host, name, score in rows
-        ]
-        return pa.Table.from_pylist(made, SUBMISSIONS)
-
-    rows = [("a.com", "1", 3), ("b.com", "1", 4), ("a.com", "2", 5), ("a.com", "1", 7)]
-    left_out: Counter[str] = Counter()
-    found = submissions.combine(table(*rows), left_out)
-    assert left_out == {"repeated": 1}
-    assert sorted(zip(found["url_key"].to_pylist(), found["score"].to_pylist(), strict=True)) == [
-        ("http://a.com", 5), ("http://a.com", 7), ("http://b.com", 4)
-    ]  # fmt: skip
-    ids = found["link_id"].to_pylist()
-    assert ids == sorted(ids)
-    for order in itertools.permutations(rows):
-        assert submissions.combine(table(*order)) == found
-    assert submissions.combine(table()).num_rows == 0
-
-
 def test_crossposts_name_what_they_show(tmp_path: Path) -> None:
     rows, _ = read(
         tmp_path / "x",

@@ -1,12 +1,13 @@
 """Leaf files: found, known by content, read once."""
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from pipeline import leaf, leaves, store
+from pipeline import leaf, leaves
 from pipeline.failures import BadInput
 
 
@@ -80,7 +81,7 @@ def test_a_changed_file_is_read_again(folder: Path):
     before = leaves.digest(paths, folder / "leaves.json")
     (folder / "RS_2.zst").write_text("three")
     after = leaves.digest(paths, folder / "leaves.json")
-    assert store.digest_of(folder / "RS_2.zst") in {one.digest for one in after}
+    assert sha256((folder / "RS_2.zst").read_bytes()).hexdigest() in {one.digest for one in after}
     assert before != after
 
 
@@ -91,7 +92,7 @@ def test_a_file_changed_without_a_change_of_size_is_read_again(folder: Path):
     path.write_text("two")
     os.utime(path, ns=(0, 0))
     (found,) = leaves.digest(paths, folder / "leaves.json")
-    assert found.digest == store.digest_of(folder / "RS_2.zst")
+    assert found.digest == sha256((folder / "RS_2.zst").read_bytes()).hexdigest()
 
 
 def test_a_damaged_memory_of_digests_costs_only_reading_again(folder: Path):
@@ -118,7 +119,7 @@ def test_files_at_a_uri_are_leaves_like_others(folder: Path):
         "memory://leaves/sub/RS_3"
     ]
     one, two, three = leaves.digest([str(folder / "RS_1.zst"), *names[1:]], folder / "leaves.json")
-    assert {one.digest, two.digest} >= {store.digest_of(folder / "RS_1.zst")}
+    assert {one.digest, two.digest} >= {sha256((folder / "RS_1.zst").read_bytes()).hexdigest()}
     assert {one.bytes, two.bytes, three.bytes} == {3, 5}
 
 
