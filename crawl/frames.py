@@ -28,11 +28,9 @@ def pieces(raw: IO[bytes]) -> Iterator[Piece]:
     frame = context.decompressobj()
     for head, size, is_last in _blocks(raw):
         body = raw.read(size)
-        decoded = frame.decompress(head + body)
-        if len(body) == size and frame.eof != is_last:
-            raise zstandard.ZstdError("a frame does not end where its headers say")
-        yield decoded, raw.tell() if frame.eof else None
-        if len(body) < size:
+        is_whole = len(body) == size
+        yield frame.decompress(head + body), raw.tell() if is_last and is_whole else None
+        if not is_whole:
             raise _broken()
         if is_last:
             frame = context.decompressobj()

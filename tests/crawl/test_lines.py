@@ -192,6 +192,18 @@ def test_the_mark_of_a_long_line_says_where_it_is(path: Path) -> None:
     assert blocks == [(0, b"a\n", 2, True), (2, b"b" * 64, 503, False), (503, b"c\n", 505, True)]
 
 
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=9), CHUNK, CHUNK, BLOCK)
+def test_which_lines_are_too_long_does_not_depend_on_how_they_are_read(
+    path: Path, sizes: list[int], one: int, other: int, block: int
+) -> None:
+    path.write_bytes(b"\n".join(b"x" * size for size in sizes) + b"\n.")
+    told = []
+    for chunk in (one, other):
+        with small(block, chunk, LONGEST):
+            told.append([(b.place, bytes(b.lines), b.whole) for b in kept(Part(str(path)))])
+    assert told[0] == told[1]
+
+
 TORN = b"".join(b"%d\n" % random.Random(7).getrandbits(n) for n in range(1, 3000, 3))
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,

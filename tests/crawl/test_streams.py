@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import itertools
 import lzma
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawl import frames, streams
+from crawl import streams
 from crawl.schema import BadInput
 from crawl.streams import Opened, Part
 
@@ -62,15 +61,6 @@ def test_a_window_of_two_gigabytes_is_read(tmp_path: Path) -> None:
     path.write_bytes(packer.compress(TEXT) + packer.flush())
     with streams.open_decoded(str(path)) as stream:
         assert stream.read() == TEXT
-
-
-@given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 400))
-def test_many_frames_are_one_stream(pieces: list[bytes], size: int) -> None:
-    packer = zstandard.ZstdCompressor(level=1)
-    skippable = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
-    coded = b"".join(packer.compress(piece) + skippable for piece in pieces)
-    stream = io.BufferedReader(streams.Pieces(frames.pieces(io.BytesIO(coded))))
-    assert b"".join(iter(lambda: stream.read(size), b"")) == b"".join(pieces)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no /proc here")
