@@ -114,7 +114,7 @@ def test_what_is_no_frame_is_damage(rest: bytes) -> None:
 
 def test_a_frame_that_needs_a_dictionary_is_told_and_has_an_end() -> None:
     words = zstandard.train_dictionary(4096, [TEXT[at : at + 500] for at in range(0, 90_000, 500)])
-    first = zstandard.ZstdCompressor(dict_data=words).compress(TEXT)
+    first = zstandard.ZstdCompressor(dict_data=words).compress(TEXT[:51_111])
     coded = first + packed(b"x")
     assert zstandard.get_frame_parameters(first).dict_id
     with pytest.raises(zstandard.ZstdError):
