@@ -2,13 +2,15 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crawl import canonical, repeats
-from crawl.schema import SUBMISSIONS
+from crawl.schema import ID, SUBMISSIONS
 
 
 def test_rows_are_combined_into_one_a_post_by_what_they_say_alone() -> None:
@@ -58,9 +60,24 @@ def test_a_copy_says_all_that_one_before_says(rows: list[dict[str, object]]) -> 
         assert not is_copy or row in rows[:place]
 
 
-def test_every_plain_copy_is_seen_at_once() -> None:
-    rows = [{"text": name, "post_id": name, "score": 1} for name in "abacaba"]
+@pytest.mark.parametrize(
+    ("texts", "ids"),
+    [
+        ("abacaba", "abacaba"),
+        ("xxxxxxx", "abacaba"),  # an address that is posted again and again
+        ("abacaba", [""] * 7),  # a list: its lines have no ids
+    ],
+)
+def test_every_plain_copy_is_seen_at_once(texts: str, ids: Sequence[str]) -> None:
+    rows = [{"text": text, "post_id": name} for text, name in zip(texts, ids, strict=True)]
     found = repeats.copies(pa.RecordBatch.from_pylist(rows, SAID))
     assert found is not None
     assert found.tolist() == [False, False, True, False, True, True, True]
     assert repeats.copies(pa.RecordBatch.from_pylist(rows[:2], SAID)) is None
+
+
+def test_ids_are_compared_where_they_begin() -> None:
+    ids = [bytes([number]) * 8 + bytes([number + 1]) * 8 for number in range(9)]
+    column = pa.chunked_array([pa.array(ids, ID)]).slice(3, 4)
+    found = repeats.halves_of(column)
+    assert [half.tobytes() for half in found] == ids[3:7]
