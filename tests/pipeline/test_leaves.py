@@ -95,6 +95,15 @@ def test_a_file_changed_without_a_change_of_size_is_read_again(folder: Path):
     assert found.digest == sha256((folder / "RS_2.zst").read_bytes()).hexdigest()
 
 
+def test_a_memory_of_digests_of_another_kind_is_not_believed(folder: Path):
+    paths = [str(path) for path in folder.glob("RS_*")]
+    before = leaves.digest(paths, folder / "leaves.json")
+    memory = (folder / "leaves.json").read_text()
+    (folder / "leaves.json").write_text(memory.replace('"sha256"', '"digest"'))
+    assert leaves.digest(paths, folder / "leaves.json") == before
+    assert (folder / "leaves.json").read_text() == memory
+
+
 def test_a_damaged_memory_of_digests_costs_only_reading_again(folder: Path):
     paths = [str(path) for path in folder.glob("RS_*")]
     before = leaves.digest(paths, folder / "leaves.json")
