@@ -16,6 +16,9 @@ SKIPPABLE = b"\x2a\x4d\x18"
 WINDOW = 2**31
 """Bytes. Reddit's dumps are written with this window; the library's own limit is 2^27."""
 CHUNK = 128 * 1024
+"""Bytes read at once where nothing else says how many; the most that a block stands for."""
+EMPTY = 1024
+"""Bytes of headers of blocks that hold nothing, handed on together."""
 
 Piece = tuple[bytes, int | None]
 """Decoded bytes and, where they end a frame, the place in the file at which the next one begins."""
@@ -41,7 +44,8 @@ def ends(raw: IO[bytes], size: int) -> Iterator[int]:
     that breaks off or is none: who reads it says so."""
     try:
         for _, follows, is_last in _blocks(raw):
-            at = raw.seek(follows, 1)
+            raw.seek(follows, 1)
+            at = raw.tell()  # not every storage's `seek` says where it is
             if at > size:
                 return
             if is_last:
@@ -57,7 +61,7 @@ def _blocks(raw: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
         if magic[1:4] == SKIPPABLE and magic[0] >> 4 == 5:
             yield from _passed_over(magic, raw)
             continue
-        if len(magic) == 4 and magic != ZSTD:
+        if not _may_be_magic(magic):
             raise zstandard.ZstdError("no frame begins where the one before ends")
         descriptor = _exactly(raw, 1)
         flags = descriptor[0]
@@ -70,8 +74,11 @@ def _blocks(raw: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
             value = int.from_bytes(block, "little")
             is_last, is_repeated, size = bool(value & 1), value >> 1 & 3 == 1, value >> 3
             coded = 1 if is_repeated else size
-            yield head + block, coded + 4 * (is_checked and is_last), is_last
-            head = b""
+            head += block
+            # Blocks that hold nothing go together: a hole in a file reads as a million of them.
+            if coded or is_last or len(head) > EMPTY:
+                yield head, coded + 4 * (is_checked and is_last), is_last
+                head = b""
 
 
 def _passed_over(magic: bytes, raw: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
@@ -83,6 +90,12 @@ def _passed_over(magic: bytes, raw: IO[bytes]) -> Iterator[tuple[bytes, int, boo
         yield head, CHUNK, False
         head, left = b"", left - CHUNK
     yield head, left, True
+
+
+def _may_be_magic(found: bytes) -> bool:
+    """Whether a frame may begin so; fewer than 4 bytes are all that the file still has."""
+    is_passed_over = found[0] >> 4 == 5 and SKIPPABLE.startswith(found[1:])
+    return is_passed_over or ZSTD.startswith(found)
 
 
 def _exactly(raw: IO[bytes], size: int) -> bytes:

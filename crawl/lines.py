@@ -25,7 +25,7 @@ class Block(NamedTuple):
     place: int
     """Decoded bytes of the part before them."""
     lines: memoryview
-    """Of the reader's own buffer: good until the next block is asked for."""
+    """Good until the next block is asked for: the reader's own buffer."""
     end: int
     """Decoded bytes of the part up to their end."""
     bytes_read: int
@@ -160,7 +160,7 @@ class _Reader:
         self._stop += len(piece)
 
     def _make_room(self, size: int) -> None:
-        """Move what is held to the beginning: of the buffer, or of a larger one for a long line."""
+        """Move what is held to the beginning: of the buffer, or of one of the size needed."""
         held = memoryview(self._buffer)[self._start : self._stop]
         needed = len(held) + size
         usual = _usual()

@@ -54,7 +54,8 @@ def _cut(ends: Iterable[int], size: int) -> list[int]:
 def _block_ends(raw: IO[bytes], size: int) -> Iterator[int]:
     at = 0
     while at < size and len(head := raw.read(4)) == 4:
-        at = raw.seek(int.from_bytes(head, "little"), 1)
+        raw.seek(int.from_bytes(head, "little"), 1)
+        at = raw.tell()
         yield at
 
 

@@ -57,6 +57,6 @@ def matching(pattern: str) -> list[str]:
 
 
 def digest_of(path: str) -> str:
-    """SHA-256 of a file's bytes, hexadecimal: what those who publish dumps give beside them."""
+    """SHA-256 of a file's bytes, hexadecimal: what `sha256sum` says."""
     with fsspec.open(path, "rb") if is_uri(path) else Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

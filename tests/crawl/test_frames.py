@@ -112,6 +112,39 @@ def test_what_is_no_frame_is_damage(rest: bytes) -> None:
     assert list(frames.ends(io.BytesIO(coded + rest), len(coded + rest))) == [len(coded)]
 
 
+class Storage(io.BytesIO):
+    """A file that says nothing of where a `seek` leads, as SFTP's, and remembers what is asked."""
+
+    largest = 0
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        super().seek(place, whence)
+        return None  # type: ignore[return-value]
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size is not None and size >= 0
+        self.largest = max(self.largest, size)
+        return super().read(size)
+
+
+def test_a_storage_is_asked_for_little_at_once_and_for_its_place() -> None:
+    coded = FRAMES["much, passed over"][0] + packed(TEXT)
+    storage = Storage(coded)
+    assert list(frames.ends(storage, len(coded))) == [len(coded) - len(packed(TEXT)), len(coded)]
+    storage = Storage(coded)
+    assert b"".join(piece for piece, _ in frames.pieces(storage)) == TEXT
+    assert storage.largest == frames.CHUNK
+
+
+def test_blocks_that_hold_nothing_are_many_at_once() -> None:
+    coded = packed(b"x" * 9)[:5]  # magic and descriptor: of one segment, its length in a byte
+    text = coded + b"\0" + bytes(3 * 5000) + b"\1\0\0"
+    found = list(frames.pieces(io.BytesIO(text + packed(b"x"))))
+    assert b"".join(piece for piece, _ in found) == b"x"
+    assert len(found) < 50
+    assert [place for _, place in found if place] == [len(text), len(text + packed(b"x"))]
+
+
 def test_a_frame_that_needs_a_dictionary_is_told_and_has_an_end() -> None:
     words = zstandard.train_dictionary(4096, [TEXT[at : at + 500] for at in range(0, 90_000, 500)])
     first = zstandard.ZstdCompressor(dict_data=words).compress(TEXT[:51_111])

@@ -163,6 +163,8 @@ def test_a_sample_is_chosen_by_link(tmp_path: Path) -> None:
     rows, left_out = read(tmp_path / "x", *lines, sample=0.5)
     assert len(rows) + left_out["not_sampled"] == 100
     assert 20 < len(rows) < 80
+    # The same links for ever: those whose second four bytes are below the share.
+    assert all(int.from_bytes(row["link_id"][4:8], "big") < 2**31 for row in rows)
     assert set(Counter(row["link_id"] for row in rows).values()) == {2}
     wider, _ = read(tmp_path / "x", sample=0.75)
     assert {row["link_id"] for row in rows} < {row["link_id"] for row in wider}

@@ -1,5 +1,6 @@
 """Leaf files: found, known by content, read once."""
 
+import json
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -96,12 +97,12 @@ def test_a_file_changed_without_a_change_of_size_is_read_again(folder: Path):
 
 
 def test_a_memory_of_digests_of_another_kind_is_not_believed(folder: Path):
-    paths = [str(path) for path in folder.glob("RS_*")]
-    before = leaves.digest(paths, folder / "leaves.json")
-    memory = (folder / "leaves.json").read_text()
-    (folder / "leaves.json").write_text(memory.replace('"sha256"', '"digest"'))
-    assert leaves.digest(paths, folder / "leaves.json") == before
-    assert (folder / "leaves.json").read_text() == memory
+    path = folder / "RS_1.zst"
+    status = path.stat()
+    known = {"bytes": status.st_size, "mark": str(status.st_mtime_ns), "digest": "00" * 16}
+    (folder / "leaves.json").write_text(json.dumps({str(path): known}))
+    (found,) = leaves.digest([str(path)], folder / "leaves.json")
+    assert found.digest == sha256(b"one").hexdigest()
 
 
 def test_a_damaged_memory_of_digests_costs_only_reading_again(folder: Path):
@@ -130,6 +131,9 @@ def test_files_at_a_uri_are_leaves_like_others(folder: Path):
     one, two, three = leaves.digest([str(folder / "RS_1.zst"), *names[1:]], folder / "leaves.json")
     assert {one.digest, two.digest} >= {sha256((folder / "RS_1.zst").read_bytes()).hexdigest()}
     assert {one.bytes, two.bytes, three.bytes} == {3, 5}
+    assert {found.digest for found in (one, two, three)} == {
+        sha256(text).hexdigest() for text in (b"one", b"two", b"three")
+    }
 
 
 def test_a_file_at_a_uri_that_changes_is_another_leaf(folder: Path):
