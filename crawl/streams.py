@@ -8,18 +8,24 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, NamedTuple, cast
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
 
 import fsspec
 import zstandard
+from fsspec.core import OpenFile
 
 from crawl import frames
 from crawl.frames import CHUNK, SKIPPABLE, ZSTD, Piece
 from crawl.schema import BadInput
 
-DAMAGE = (OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+DAMAGE = (
+    OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, tarfile.TarError
+)  # fmt: skip
 
 GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
 BLOCKS = b"zstd blocks"
@@ -44,11 +50,11 @@ class Part(NamedTuple):
 def open_plain(path: str) -> IO[bytes]:
     """The bytes of a file as they lie there. Raises BadInput where it is missing or empty."""
     try:
-        raw = cast(IO[bytes], fsspec.open(path, "rb").open())
+        raw = _open(path)
         begins = peek(raw, 1)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: cannot be opened: no such file") from error
-    except (OSError, ValueError, ImportError) as error:
+    except (ValueError, ImportError, *DAMAGE) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise BadInput(f"{path}: cannot be opened: {reason}") from error
     if not begins:
@@ -99,6 +105,12 @@ class Opened:
         return self._pieces.boundary if self._pieces else self._part.end - self._part.start
 
 
+def name_of(path: str) -> str:
+    """The name of the file itself: of a chain of URIs, the first that names one, as `x.zst` in
+    `zip://x.zst::s3://bucket/all.zip`, and the last in `simplecache::s3://bucket/x.zst`."""
+    return next((link for link in path.split("::") if "://" in link), path)
+
+
 def form_of(path: str, raw: IO[bytes]) -> bytes:
     """The form of the file by its first bytes; empty where it is plain."""
     head = peek(raw, 8)
@@ -107,7 +119,7 @@ def form_of(path: str, raw: IO[bytes]) -> bytes:
         form = ZSTD
     elif head[4:8] == ZSTD and not form:
         form = BLOCKS
-    promised = NAMED.get(path.rpartition(".")[2].lower())
+    promised = NAMED.get(name_of(path).rpartition(".")[2].lower())
     if promised and form not in promised:
         raw.close()
         raise BadInput(f"{path}: does not begin as its name says: damaged, or misnamed")
@@ -119,6 +131,45 @@ def peek(raw: IO[bytes], size: int) -> bytes:
     head = raw.read(size)
     raw.seek(-len(head), io.SEEK_CUR)
     return head
+
+
+def _open(path: str) -> IO[bytes]:
+    if "://" not in path:
+        return Path(path).open("rb")
+    return io.BufferedReader(_Remote(fsspec.open(path, "rb")), CHUNK)
+
+
+class _Remote(io.RawIOBase):
+    """A file at a URI. It holds what the file lies in: fsspec closes an archive under the files
+    that are read from it as soon as nobody holds their OpenFile."""
+
+    def __init__(self, opened: OpenFile) -> None:
+        self._opened = opened
+        self._file = opened.open()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        some = self._file.read(len(buffer))
+        buffer[: len(some)] = some
+        return len(some)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._file.seek(offset, whence)
+        return self.tell()  # not every storage's `seek` says where it is
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._opened.close()
+            del self._opened
+        super().close()
 
 
 def _decoder(raw: IO[bytes], form: bytes, pieces: "Pieces | None") -> IO[bytes]:

@@ -160,7 +160,7 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
     opened or holds no record at all.
     """
     empty = True
-    zst = path.lower().endswith((".zst", ".zstd"))
+    zst = streams.name_of(path).lower().endswith((".zst", ".zstd"))
     with streams.open_decoded(path) if zst else streams.open_plain(path) as stream:
         try:
             source: Any = _Forward(stream) if zst else stream

@@ -154,7 +154,13 @@ def _placed(config: Config) -> Config:
 def _absolute(key: str, path: str) -> str:
     if "\0" in path:
         raise BadInput(f"{key}: {path!a}: holds a null byte")
-    placed = path if "://" in path else str(Path(path).absolute())
+    chain, chained, last = path.rpartition("::")
+    if "://" not in path:
+        placed = str(Path(path).absolute())
+    elif chained and "://" not in last:
+        placed = f"{chain}::{Path(last).absolute()}"
+    else:
+        placed = path
     if not is_text(placed):
         raise BadInput(f"{key}: {placed!a}: is not UTF-8")
     return placed

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -30,14 +30,21 @@ def look(path: str) -> Look | None:
         except FileNotFoundError:
             return None
         return Look(status.st_size, str(status.st_mtime_ns))
-    system, name = url_to_fs(path)
     try:
+        system, name = url_to_fs(path)
         told = system.info(name)
     except FileNotFoundError:
         return None
     if told.get("type") == "directory" or told.get("size") is None:
         return None
-    return Look(int(told["size"]), _mark(told))
+    # A member of an archive keeps its time and size whatever becomes of the archive.
+    mark = _mark_beneath(path) if "::" in path else _mark(told)
+    return Look(int(told["size"]), mark)
+
+
+def _mark_beneath(chain: str) -> str:
+    found = look(chain.partition("::")[2])
+    return found.mark if found else ""
 
 
 def _mark(told: dict[str, Any]) -> str:
@@ -51,9 +58,18 @@ def _mark(told: dict[str, Any]) -> str:
 
 
 def matching(pattern: str) -> list[str]:
-    """The files that a URI with a glob names, as URIs. Raises as `look` does."""
-    system, name = url_to_fs(pattern)
-    return [cast(str, system.unstrip_protocol(found)) for found in system.glob(name)]
+    """The files that a URI with a glob names, as URIs; of a chain, with all that they lie in.
+    Raises as `look` does."""
+    try:
+        system, name = url_to_fs(pattern)
+    except FileNotFoundError:  # of a chain, what all lies in
+        return []
+    links = pattern.split("::")
+    at = next(number for number, link in enumerate(links) if is_uri(link))
+    return [
+        "::".join([*links[:at], system.unstrip_protocol(found), *links[at + 1 :]])
+        for found in system.glob(name)
+    ]
 
 
 def digest_of(path: str) -> str:

@@ -54,7 +54,7 @@ def find(patterns: Iterable[str], key: str) -> list[str]:
     finds nothing."""
     found: set[str] = set()
     for pattern in patterns:
-        if SECRET.match(pattern):
+        if any(map(SECRET.match, pattern.split("::"))):
             raise BadInput(
                 f"{key}: a URI must not hold a password: it would be recorded; give it to fsspec's "
                 "own configuration"

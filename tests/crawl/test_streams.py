@@ -1,12 +1,19 @@
 """Files of every compression, whole, many-framed, cut off and damaged."""
 
 import bz2
+import gc
 import gzip
+import io
 import itertools
 import lzma
+import os
+import tarfile
+import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
+import fsspec
 import pytest
 import zstandard
 from hypothesis import given
@@ -60,6 +67,84 @@ def test_a_window_of_two_gigabytes_is_read(tmp_path: Path) -> None:
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     path.write_bytes(packer.compress(TEXT) + packer.flush())
     with streams.open_decoded(str(path)) as stream:
+        assert stream.read() == TEXT
+
+
+def member_of(archive: Path, content: bytes, name: str = "in/x.zst") -> None:
+    """An archive in the form that its name says, with one member."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+            zipped.writestr(name, content)
+        return
+    with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as tarred:
+        told = tarfile.TarInfo(name)
+        told.size = len(content)
+        tarred.addfile(told, io.BytesIO(content))
+
+
+CHAINS = [
+    ("a.zip", "zip://in/x.zst::file://{folder}/a.zip"),
+    ("a.zip", "zip://in/x.zst::{folder}/a.zip"),
+    ("a.zip", "zip://in/x.zst::memory:/{folder}/a.zip"),
+    ("a.zip", "zip://in/x.zst::simplecache::memory:/{folder}/a.zip"),
+    ("a.zip", "simplecache::zip://in/x.zst::file://{folder}/a.zip"),
+    ("a.tar", "tar://in/x.zst::file://{folder}/a.tar"),
+    ("a.tar.gz", "tar://in/x.zst::file://{folder}/a.tar.gz"),
+    ("x.zst", "simplecache::memory:/{folder}/x.zst"),
+    ("x.zst", "dir://x.zst::file://{folder}"),
+]
+
+
+@pytest.mark.parametrize("content", [PACK["zst"](TEXT), b"no frame"], ids=["whole", "misnamed"])
+@pytest.mark.parametrize("name, chain", CHAINS)
+def test_a_chain_of_uris_is_read_like_any_other(
+    tmp_path: Path, name: str, chain: str, content: bytes
+) -> None:
+    if name == "x.zst":
+        (tmp_path / name).write_bytes(content)
+    else:
+        member_of(tmp_path / name, content)
+    fsspec.filesystem("memory").pipe(f"{tmp_path}/{name}", (tmp_path / name).read_bytes())
+    path = chain.format(folder=tmp_path)
+    if content == b"no frame":
+        with pytest.raises(BadInput, match="does not begin as its name says"):
+            streams.open_decoded(path)
+        return
+    opened = Opened(Part(path))
+    gc.collect()
+    with closing(opened.stream):
+        assert b"".join(iter(opened.read_some, b"")) == TEXT
+    assert opened.bytes_read == len(content)
+    raw = streams.open_plain(path)
+    gc.collect()
+    assert raw.seek(-100, io.SEEK_END) == len(content) - 100
+    assert raw.read() == content[-100:]
+    assert raw.seek(7) == 7 and raw.read(20) == content[7:27] and raw.tell() == 27
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
+def test_what_a_file_lies_in_is_closed_with_it(tmp_path: Path) -> None:
+    member_of(tmp_path / "a.zip", TEXT)
+    raw = streams.open_plain(f"zip://in/x.zst::file://{tmp_path}/a.zip")
+    held = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert str(tmp_path / "a.zip") in held
+    raw.close()
+    held = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert str(tmp_path / "a.zip") not in held
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_is_no_archive_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a").write_bytes(TEXT)
+    uri = f"{kind}://x.zst::file://{tmp_path}/a"
+    with pytest.raises(BadInput, match=r"cannot be opened: \w.*$") as raised:
+        streams.open_plain(uri)
+    assert str(raised.value).startswith(uri) and "\n" not in str(raised.value)
+
+
+def test_a_name_on_a_disk_may_look_like_a_chain(tmp_path: Path) -> None:
+    (tmp_path / "a::b.zst").write_bytes(PACK["zst"](TEXT))
+    with streams.open_decoded(f"{tmp_path}/a::b.zst") as stream:
         assert stream.read() == TEXT
 
 

@@ -6,12 +6,15 @@ import io
 import itertools
 import os
 import random
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import zstandard
 from fastwarc.warc import ArchiveIterator
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -245,6 +248,20 @@ def test_no_archive_at_hand_is_a_crash(data: Path) -> None:
     for path in sorted((data / "warc").iterdir()):
         for record in warc.records(str(path), 10**7):
             assert record.answer is None or record.answer.status > 0
+
+
+@pytest.mark.parametrize("name", ["example.warc.gz", "example.warc.zst", "example.warc"])
+def test_an_archive_may_lie_in_another(data: Path, tmp_path: Path, name: str) -> None:
+    plain = (data / "warc" / "example.warc").read_bytes()
+    if name.endswith(".zst"):
+        (tmp_path / name).write_bytes(zstandard.compress(plain))
+    else:
+        shutil.copy(data / "warc" / name, tmp_path)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.write(tmp_path / name, name)
+    path = f"zip://{name}::file://{tmp_path}/all.zip"
+    found = Counter(record.kind for record in warc.records(path, 10**7))
+    assert found == {"warcinfo": 2, "response": 1, "request": 2, "revisit": 1}
 
 
 def test_a_body_that_its_crawler_cut_is_known_as_such(tmp_path: Path) -> None:

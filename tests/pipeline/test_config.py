@@ -48,7 +48,7 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
     config = settings.load(
         recipe,
         [
-            "crawl.archives=['w.warc.gz', 's3://b/w.gz']",
+            "crawl.archives=['w.warc.gz', 's3://b/w.gz', 'zip://w.gz::w.zip', 'zip://w.gz::s3://b/w.zip']",
             "crawl.ca_file=ca.pem",
             "compare_domains=domains.txt",
         ],
@@ -57,7 +57,12 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
     assert settings.load(recipe).compare_domains is None
     assert config.root == str(tmp_path / "runs/x")
     assert config.crawl.submissions == (str(tmp_path / "a.zst"),)
-    assert config.crawl.archives == (str(tmp_path / "w.warc.gz"), "s3://b/w.gz")
+    assert config.crawl.archives == (
+        str(tmp_path / "w.warc.gz"),
+        "s3://b/w.gz",
+        f"zip://w.gz::{tmp_path}/w.zip",
+        "zip://w.gz::s3://b/w.zip",
+    )
     assert config.crawl.ca_file == str(tmp_path / "ca.pem")
 
 

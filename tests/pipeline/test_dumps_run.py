@@ -6,11 +6,13 @@ import json
 import lzma
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -126,6 +128,43 @@ def test_every_form_gives_the_same_links(tmp_path: Path, form: str, expected, mo
     assert told(made) == expected
     tasks = state.datasets(Path(made.root))["submissions"].manifest.tasks
     assert (tasks > 1) is (form in ("ndjson", "frames.zst", "zst_blocks"))
+
+
+@pytest.mark.parametrize("form", ["frames.zst", "zst_blocks", "gz", "csv", "parquet"])
+@pytest.mark.parametrize("archive", ["zip", "tar.gz"])
+def test_a_dump_within_an_archive_gives_the_same_links(
+    tmp_path: Path, form: str, archive: str, expected, monkeypatch
+):
+    monkeypatch.setattr(parts, "PART_BYTES", 9000)
+    (tmp_path / "in").mkdir()
+    pack(tmp_path / "in" / f"RS.{form}")
+    kind = {"zip": "zip", "tar.gz": "gztar"}[archive]
+    shutil.make_archive(str(tmp_path / "all"), kind, tmp_path, "in")
+    chain = f"{archive[:3]}://in/RS.*::file://{tmp_path}/all.{archive}"
+    made = recipe(tmp_path, chain)
+    links(made)
+    assert told(made) == expected
+    manifest = state.datasets(Path(made.root))["submissions"].manifest
+    assert (manifest.tasks > 1) is (form in ("frames.zst", "zst_blocks"))
+
+
+@pytest.mark.parametrize("archive", ["zip", "tar"])
+def test_a_member_of_an_archive_that_is_damaged_ends_in_one_line(tmp_path: Path, archive: str):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "RS.ndjson").write_bytes(CONTENT)
+    name = shutil.make_archive(str(tmp_path / "all"), archive, tmp_path / "in")
+    if archive == "zip":
+        with zipfile.ZipFile(name) as members:
+            begins = members.infolist()[0].header_offset + 1000
+        whole = bytearray(Path(name).read_bytes())
+        whole[begins] ^= 255
+        Path(name).write_bytes(whole)
+    else:
+        os.truncate(name, 100_000)
+    with pytest.raises((BadInput, failures.BadInput, TaskFailed)) as raised:
+        links(recipe(tmp_path, f"{archive}://RS.ndjson::{name}"))
+    said, ends_with = cli.verdict(raised.value)
+    assert ends_with in (1, 2) and "\n" not in said and "RS.ndjson" in said, said
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -146,16 +147,64 @@ def test_a_file_at_a_uri_that_changes_is_another_leaf(folder: Path):
     assert after[0].digest != before[0].digest
 
 
+def zipped(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # all of one time
+    return path
+
+
+@pytest.mark.parametrize("place", ["file://", ""])
+def test_a_glob_in_a_chain_of_uris_names_files_in_all_that_they_lie_in(folder: Path, place: str):
+    rest = f"{place}{zipped(folder / 'a.zip', RS_1=b'one', RS_2=b'three', RC_1=b'')}"
+    found = leaves.find([f"zip://RS_*::{rest}", f"zip://RS_2::{rest}"], "crawl.submissions")
+    assert found == [f"zip://RS_1::{rest}", f"zip://RS_2::{rest}"]
+    assert {(one.path, one.bytes, one.digest) for one in leaves.digest(found, folder / "x")} == {
+        (found[0], 3, sha256(b"one").hexdigest()),
+        (found[1], 5, sha256(b"three").hexdigest()),
+    }
+    cached = f"simplecache::zip://RS_*::{rest}"
+    assert leaves.find([cached], "crawl.submissions") == [f"simplecache::{name}" for name in found]
+
+
+def test_a_member_of_an_archive_that_changes_is_another_leaf(folder: Path, monkeypatch):
+    uri = f"zip://RS_1::file://{zipped(folder / 'a.zip', RS_1=b'one')}"
+    zipped(folder / "b.zip", RS_1=b"two")
+    before = leaves.digest([uri], folder / "leaves.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(leaf, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
+        assert leaves.digest([uri], folder / "leaves.json") == before
+    (folder / "b.zip").replace(folder / "a.zip")
+    after = leaves.digest([uri], folder / "leaves.json")
+    assert after[0].digest == sha256(b"two").hexdigest() != before[0].digest
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["sftp://me:word@host/RS", "zip://RS::sftp://me:word@host/a.zip",
+     "simplecache::sftp://me:word@host/RS"],
+)  # fmt: skip
+def test_a_uri_with_a_password_is_refused_without_saying_it(uri: str):
+    with pytest.raises(BadInput, match=r"^k: a URI must not hold a password") as raised:
+        leaves.find([uri], "k")
+    assert "word@" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "uri, said",
     [
         ("memory://gone/RS_1", "no such file: memory://gone/RS_1"),
         ("memory://gone/RS_*", "no such file: memory://gone/RS_"),
+        ("zip://RS::memory://gone/a.zip", "no such file: zip://RS::memory://gone/a.zip"),
+        ("zip://RS*::memory://gone/a.zip", "no such file: zip://RS*::memory://gone/a.zip"),
+        ("zip://RS::memory://leaves/no.zip", "zip://RS::memory://leaves/no.zip: cannot be asked"),
+        ("zip://RS::nosuch://a.zip", "zip://RS::nosuch://a.zip: Protocol not known"),
         ("nosuch://a/b", "nosuch://a/b: Protocol not known"),
         ("http://127.0.0.1:9/RS.zst", "no such file: http://127.0.0.1:9/RS.zst"),
     ],
 )
 def test_a_uri_that_leads_nowhere_is_told_in_one_line(uri: str, said: str):
+    fsspec.filesystem("memory").pipe("/leaves/no.zip", b"no archive")
     with pytest.raises(BadInput) as raised:
         leaves.find([uri], "crawl.submissions")
     assert str(raised.value).startswith(f"crawl.submissions: {said}")
