@@ -123,9 +123,10 @@ def test_a_chain_of_uris_is_read_like_any_other(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
-def test_what_a_file_lies_in_is_closed_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["zip://in/x.zst::file://{}", "file://{}"])
+def test_a_file_at_a_uri_is_closed_with_what_it_lies_in(tmp_path: Path, uri: str) -> None:
     member_of(tmp_path / "a.zip", TEXT)
-    raw = streams.open_plain(f"zip://in/x.zst::file://{tmp_path}/a.zip")
+    raw = streams.open_plain(uri.format(tmp_path / "a.zip"))
     held = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     assert str(tmp_path / "a.zip") in held
     raw.close()
