@@ -6,6 +6,7 @@ import gzip
 import itertools
 import lzma
 import random
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,6 +191,26 @@ def test_the_mark_of_a_long_line_says_where_it_is(path: Path) -> None:
     with small(16, longest=LONGEST):
         blocks = [(*one[:3], one.whole) for one in read(Part(str(path)))]
     assert blocks == [(0, b"a\n", 2, True), (2, b"b" * 64, 503, False), (503, b"c\n", 505, True)]
+
+
+def test_a_long_line_is_held_no_longer_than_it_is_read(path: Path) -> None:
+    short, long = b"x" * 99 + b"\n", 4 << 20
+    path.write_bytes(short * 1000 + b"y" * long + b"\n" + short * 10_000)
+    held: list[int] = []
+    sizes: list[int] = []
+    with small(1 << 14, 1 << 12, longest=1 << 26):
+        tracemalloc.start()
+        try:
+            for block in lines.blocks(Part(str(path))):
+                held.append(tracemalloc.get_traced_memory()[0])
+                sizes.append(len(block.lines))
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    where = sizes.index(long + 1)
+    assert max(held[:where]) < 1 << 17 and held[-1] < 1 << 17
+    assert long < held[where] < long + (1 << 17)
+    assert most < 2 * long + (1 << 17)
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=9), CHUNK, CHUNK, BLOCK)
