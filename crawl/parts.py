@@ -26,6 +26,8 @@ def places(path: str, size: int) -> list[int]:
     if kind_of(path) not in ("dump", "list"):
         return []
     with open_plain(path) as raw:
+        if not raw.seekable():
+            return []
         form = form_of(path, raw)
         if form:
             return _cut(ENDS[form](raw, size), size) if form in ENDS else []

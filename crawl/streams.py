@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -47,14 +48,15 @@ class Part(NamedTuple):
     end: int | None = None
 
 
-def open_plain(path: str) -> IO[bytes]:
-    """The bytes of a file as they lie there. Raises BadInput where it is missing or empty."""
+def open_plain(path: str) -> BufferedReader:
+    """The bytes of a file as they lie there; not every storage can seek in them. Raises BadInput
+    where it is missing or empty."""
     try:
         raw = _open(path)
-        begins = peek(raw, 1)
+        begins = raw.peek(1)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: cannot be opened: no such file") from error
-    except (ValueError, ImportError, *DAMAGE) as error:
+    except (ValueError, ImportError, RuntimeError, EOFError, *DAMAGE) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise BadInput(f"{path}: cannot be opened: {reason}") from error
     if not begins:
@@ -79,7 +81,8 @@ class Opened:
         self._part = part
         self._raw = open_plain(part.path)
         form = form_of(part.path, self._raw)
-        self._raw.seek(part.start)
+        if part.start:
+            self._raw.seek(part.start)
         self._pieces = Pieces(_PIECES[form](self._raw), part.end) if form in _PIECES else None
         self.stream = _decoder(self._raw, form, self._pieces)
 
@@ -108,12 +111,13 @@ class Opened:
 def name_of(path: str) -> str:
     """The name of the file itself: of a chain of URIs, the first that names one, as `x.zst` in
     `zip://x.zst::s3://bucket/all.zip`, and the last in `simplecache::s3://bucket/x.zst`."""
-    return next((link for link in path.split("::") if "://" in link), path)
+    named = (link for link in path.split("::") if "://" in link and not link.endswith("://"))
+    return next(named, path)
 
 
-def form_of(path: str, raw: IO[bytes]) -> bytes:
-    """The form of the file by its first bytes; empty where it is plain."""
-    head = peek(raw, 8)
+def form_of(path: str, raw: BufferedReader) -> bytes:
+    """The form of the file by its first bytes, at which it stays; empty where it is plain."""
+    head = raw.peek(8)
     form = next((form for form in (GZIP, BZIP2, XZ, ZSTD) if head.startswith(form)), b"")
     if head[1:4] == SKIPPABLE:
         form = ZSTD
@@ -126,17 +130,10 @@ def form_of(path: str, raw: IO[bytes]) -> bytes:
     return form
 
 
-def peek(raw: IO[bytes], size: int) -> bytes:
-    """The next bytes of a seekable stream, which stays where it is."""
-    head = raw.read(size)
-    raw.seek(-len(head), io.SEEK_CUR)
-    return head
-
-
-def _open(path: str) -> IO[bytes]:
+def _open(path: str) -> BufferedReader:
     if "://" not in path:
         return Path(path).open("rb")
-    return io.BufferedReader(_Remote(fsspec.open(path, "rb")), CHUNK)
+    return BufferedReader(_Remote(fsspec.open(path, "rb")))
 
 
 class _Remote(io.RawIOBase):
@@ -144,19 +141,28 @@ class _Remote(io.RawIOBase):
     that are read from it as soon as nobody holds their OpenFile."""
 
     def __init__(self, opened: OpenFile) -> None:
-        self._opened = opened
-        self._file = opened.open()
+        self._opened: Any = opened
+        self._file: Any = opened.open()
+        self._seekable = True
+        try:
+            self._file.seek(1)  # asks nothing of a storage
+            self._file.seek(0)
+        except (OSError, ValueError):  # a server that gives no parts says so here alone
+            self._seekable = False
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return True
+        return self._seekable
 
     def readinto(self, buffer: Any) -> int:
-        some = self._file.read(len(buffer))
-        buffer[: len(some)] = some
-        return len(some)
+        """Fills the buffer, short of the end."""
+        size = 0
+        while some := self._file.read(min(len(buffer) - size, CHUNK)):
+            buffer[size : size + len(some)] = some
+            size += len(some)
+        return size
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._file.seek(offset, whence)
@@ -166,15 +172,17 @@ class _Remote(io.RawIOBase):
         return int(self._file.tell())
 
     def close(self) -> None:
-        if not self.closed:
-            self._opened.close()
-            del self._opened
-        super().close()
+        opened, self._opened, self._file = self._opened, None, None
+        try:
+            if opened:
+                opened.close()
+        finally:
+            super().close()
 
 
 def _decoder(raw: IO[bytes], form: bytes, pieces: "Pieces | None") -> IO[bytes]:
     if pieces:
-        return io.BufferedReader(pieces, CHUNK)
+        return BufferedReader(pieces, CHUNK)
     if form == GZIP:
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if form == BZIP2:

@@ -1,8 +1,12 @@
 """One file that a story begins with: on a disk, or at any URI that fsspec opens."""
 
 import hashlib
+import re
+import stat
+from contextlib import AbstractContextManager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -21,6 +25,11 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
+def _names_file(link: str) -> bool:
+    """Whether a link of a chain of URIs has more than a protocol."""
+    return is_uri(link) and not link.endswith("://")
+
+
 def look(path: str) -> Look | None:
     """What a file is like; None where there is none. Raises OSError where the storage fails,
     ImportError where what speaks to it is not installed, ValueError for an unknown protocol."""
@@ -29,29 +38,36 @@ def look(path: str) -> Look | None:
             status = Path(path).stat()
         except FileNotFoundError:
             return None
+        if stat.S_ISDIR(status.st_mode):
+            return None
         return Look(status.st_size, str(status.st_mtime_ns))
     try:
         system, name = url_to_fs(path)
         told = system.info(name)
     except FileNotFoundError:
         return None
-    if told.get("type") == "directory" or told.get("size") is None:
+    if told.get("type") == "directory":
         return None
-    # A member of an archive keeps its time and size whatever becomes of the archive.
-    mark = _mark_beneath(path) if "::" in path else _mark(told)
-    return Look(int(told["size"]), mark)
+    if told.get("size") is None:
+        raise OSError("the storage does not say how long it is")
+    return Look(int(told["size"]), _mark_of_chain(path, told) if "::" in path else _mark(told))
 
 
-def _mark_beneath(chain: str) -> str:
-    found = look(chain.partition("::")[2])
-    return found.mark if found else ""
+def _mark_of_chain(chain: str, told: dict[str, Any]) -> str:
+    """The mark of the file that all lies in: a member of an archive keeps its own time whatever
+    becomes of the archive. Of a file in a folder its own."""
+    rest = chain.partition("::")[2]
+    beneath = look(rest)
+    if beneath:
+        return beneath.mark
+    return "" if "::" in rest else _mark(told)
 
 
 def _mark(told: dict[str, Any]) -> str:
     """What of a storage's words changes with the content; the empty text where it tells nothing."""
-    known = {key.lower(): value for key, value in told.items()}
-    for key in ("etag", "md5hash", "content_md5", "generation", "checksum", "mtime", "lastmodified",
-                "last_modified", "updated", "modified"):  # fmt: skip
+    known = {re.sub("[-_]", "", key.lower()): value for key, value in told.items()}
+    for key in ("etag", "md5hash", "contentmd5", "generation", "checksum", "mtime", "lastmodified",
+                "updated", "modified"):  # fmt: skip
         if known.get(key):
             return f"{key} {known[key]}"
     return ""
@@ -65,14 +81,24 @@ def matching(pattern: str) -> list[str]:
     except FileNotFoundError:  # of a chain, what all lies in
         return []
     links = pattern.split("::")
-    at = next(number for number, link in enumerate(links) if is_uri(link))
+    at = next(number for number, link in enumerate(links) if _names_file(link))
     return [
         "::".join([*links[:at], system.unstrip_protocol(found), *links[at + 1 :]])
         for found in system.glob(name)
     ]
 
 
+def opened(path: str) -> AbstractContextManager[IO[bytes]]:
+    """The file to be read, past the caches of a chain: their copies can be older than what `look`
+    tells of."""
+    if not is_uri(path):
+        return Path(path).open("rb")
+    *links, last = path.split("::")
+    direct = "::".join([*filter(_names_file, links), last])
+    return cast(AbstractContextManager[IO[bytes]], fsspec.open(direct, "rb"))
+
+
 def digest_of(path: str) -> str:
     """SHA-256 of a file's bytes, hexadecimal: what `sha256sum` says."""
-    with fsspec.open(path, "rb") if is_uri(path) else Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with opened(path) as file:
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import fsspec
 import msgspec
 
 from pipeline import leaf
@@ -54,7 +53,7 @@ def find(patterns: Iterable[str], key: str) -> list[str]:
     finds nothing."""
     found: set[str] = set()
     for pattern in patterns:
-        if any(map(SECRET.match, pattern.split("::"))):
+        if any(map(SECRET.match, [pattern, *pattern.split("::")])):
             raise BadInput(
                 f"{key}: a URI must not hold a password: it would be recorded; give it to fsspec's "
                 "own configuration"
@@ -104,7 +103,7 @@ def _readable(path: str, key: str) -> str:
     """The name of a file that can be read: told before hours are spent on the ones before it."""
     try:
         path.encode()
-        with fsspec.open(path, "rb") if leaf.is_uri(path) else Path(path).open("rb", 0) as file:
+        with leaf.opened(path) as file:
             file.read(1)
     except UnicodeEncodeError:
         raise BadInput(f"{key}: {path!a}: its name is not UTF-8") from None

@@ -12,10 +12,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import fsspec
 import pytest
 import zstandard
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,11 +117,11 @@ def test_a_chain_of_uris_is_read_like_any_other(
     with closing(opened.stream):
         assert b"".join(iter(opened.read_some, b"")) == TEXT
     assert opened.bytes_read == len(content)
-    raw = streams.open_plain(path)
-    gc.collect()
-    assert raw.seek(-100, io.SEEK_END) == len(content) - 100
-    assert raw.read() == content[-100:]
-    assert raw.seek(7) == 7 and raw.read(20) == content[7:27] and raw.tell() == 27
+    with streams.open_plain(path) as raw:
+        gc.collect()
+        assert raw.seek(-100, io.SEEK_END) == len(content) - 100
+        assert raw.read() == content[-100:]
+        assert raw.seek(7) == 7 and raw.read(20) == content[7:27] and raw.tell() == 27
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
@@ -141,6 +143,27 @@ def test_what_is_no_archive_is_named_in_one_line(tmp_path: Path, kind: str) -> N
     with pytest.raises(BadInput, match=r"cannot be opened: \w.*$") as raised:
         streams.open_plain(uri)
     assert str(raised.value).startswith(uri) and "\n" not in str(raised.value)
+
+
+class SaysLittle(io.BytesIO):
+    """As SFTP's files: no word of where a seek has led, and fewer bytes than were asked for."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        super().seek(offset, whence)
+        return cast(int, None)
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(size, 3) if size and size > 0 else size)
+
+
+def test_a_storage_may_say_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = PACK["zst"](TEXT)
+    monkeypatch.setattr(MemoryFileSystem, "_open", lambda *_, **__: SaysLittle(content))
+    with streams.open_decoded("memory://x.zst") as stream:
+        assert stream.read() == TEXT
+    with streams.open_plain("memory://x.zst") as raw:
+        assert raw.seekable() and raw.seek(len(content) - 9) == len(content) - 9
+        assert raw.seek(2, io.SEEK_CUR) == len(content) - 7 and raw.read(9) == content[-7:]
 
 
 def test_a_name_on_a_disk_may_look_like_a_chain(tmp_path: Path) -> None:

@@ -1,112 +1,37 @@
-"""Dumps of every form through the whole machinery: cut, killed, added to, fetched by URI."""
+"""Dumps of every form through the whole machinery: cut, killed, added to."""
 
-import bz2
 import gzip
 import json
-import lzma
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import nullcontext
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 import pytest
 import zstandard
 
 from crawl import lines, parts, submissions
 from crawl.schema import BadInput
-from pipeline import cli, cluster, failures, make, rebuild, scatter, state, why
-from pipeline import config as settings
-from pipeline.config import Config
+from pipeline import cli, cluster, rebuild, scatter, state, why
 from pipeline.failures import TaskFailed
-from pipeline.local import Local
 from pipeline.plan import plan
+from tests.pipeline.dump_run import (
+    CONTENT,
+    FORMS,
+    LINES,
+    POSTS,
+    Counting,
+    links,
+    pack,
+    recipe,
+    told,
+)
 
 ROOT = Path(__file__).parents[2]
-POSTS = [
-    {
-        "id": f"p{n:x}",
-        "url": f"http://site-{n % 37}.com/page-{n % 211}?id={n % 5}",
-        "score": n % 9,
-        "created_utc": 1_300_000_000 + 1000 * n,
-        "subreddit": f"s{n % 7}",
-        "over_18": n % 50 == 0,
-    }
-    for n in range(3000)
-]
-LINES = [json.dumps(post).encode() for post in POSTS]
-CONTENT = b"\n".join(LINES) + b"\n"
-
-
-def pack(path: Path) -> Path:
-    """All posts in the form that the name says."""
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(POSTS), path)
-    elif path.suffix == ".csv":
-        pyarrow.csv.write_csv(pa.Table.from_pylist(POSTS), path)
-    elif path.name.endswith("frames.zst"):
-        packer = zstandard.ZstdCompressor()
-        pieces = range(0, len(CONTENT), 7000)  # lines go across the frames
-        path.write_bytes(b"".join(packer.compress(CONTENT[at : at + 7000]) for at in pieces))
-    elif path.suffix == ".zst_blocks":
-        path.write_bytes(b"".join(block(LINES[at : at + 64]) for at in range(0, len(LINES), 64)))
-    else:
-        packed = {
-            ".gz": gzip.compress,
-            ".bz2": bz2.compress,
-            ".xz": lzma.compress,
-            ".zst": zstandard.ZstdCompressor().compress,
-            ".ndjson": bytes,
-        }
-        path.write_bytes(packed[path.suffix](CONTENT))
-    return path
-
-
-def block(rows: list[bytes]) -> bytes:
-    """One block of a .zst_blocks file."""
-    places, at = b"", 0
-    for row in rows:
-        places += at.to_bytes(4, "little") + len(row).to_bytes(4, "little")
-        at += len(row)
-    content = len(rows).to_bytes(4, "little") + places + b"".join(rows)
-    coded = zstandard.ZstdCompressor().compress(content)
-    return len(coded).to_bytes(4, "little") + coded
-
-
-def recipe(folder: Path, *dumps: object, **crawl: object) -> Config:
-    words = [f"crawl.{key}={json.dumps(value)}" for key, value in crawl.items()]
-    path = folder / "recipe.toml"
-    path.write_text(
-        f'root = "{folder}/run"\n[crawl]\nlive = false\nshards = 4\n'
-        f"submissions = {json.dumps([str(dump) for dump in dumps])}\n"
-    )
-    return settings.load(path, words)
-
-
-def links(made: Config) -> list[str]:
-    """Make the links, without Ray; what the command says."""
-    return list(make.make(made, address=None, local=True, until="links", remake=None))
-
-
-def told(made: Config) -> tuple[str, int, dict[str, int]]:
-    """The set hash and rows of the links, and what was left out of the dumps."""
-    run = state.datasets(Path(made.root))
-    one = run["links"].manifest
-    return one.set_hash, one.rows, run["submissions"].manifest.left_out
-
-
-FORMS = ("ndjson", "gz", "bz2", "xz", "zst", "frames.zst", "zst_blocks", "csv", "parquet")
 
 
 @pytest.fixture(scope="module")
@@ -128,43 +53,6 @@ def test_every_form_gives_the_same_links(tmp_path: Path, form: str, expected, mo
     assert told(made) == expected
     tasks = state.datasets(Path(made.root))["submissions"].manifest.tasks
     assert (tasks > 1) is (form in ("ndjson", "frames.zst", "zst_blocks"))
-
-
-@pytest.mark.parametrize("form", ["frames.zst", "zst_blocks", "gz", "csv", "parquet"])
-@pytest.mark.parametrize("archive", ["zip", "tar.gz"])
-def test_a_dump_within_an_archive_gives_the_same_links(
-    tmp_path: Path, form: str, archive: str, expected, monkeypatch
-):
-    monkeypatch.setattr(parts, "PART_BYTES", 9000)
-    (tmp_path / "in").mkdir()
-    pack(tmp_path / "in" / f"RS.{form}")
-    kind = {"zip": "zip", "tar.gz": "gztar"}[archive]
-    shutil.make_archive(str(tmp_path / "all"), kind, tmp_path, "in")
-    chain = f"{archive[:3]}://in/RS.*::file://{tmp_path}/all.{archive}"
-    made = recipe(tmp_path, chain)
-    links(made)
-    assert told(made) == expected
-    manifest = state.datasets(Path(made.root))["submissions"].manifest
-    assert (manifest.tasks > 1) is (form in ("frames.zst", "zst_blocks"))
-
-
-@pytest.mark.parametrize("archive", ["zip", "tar"])
-def test_a_member_of_an_archive_that_is_damaged_ends_in_one_line(tmp_path: Path, archive: str):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "RS.ndjson").write_bytes(CONTENT)
-    name = shutil.make_archive(str(tmp_path / "all"), archive, tmp_path / "in")
-    if archive == "zip":
-        with zipfile.ZipFile(name) as members:
-            begins = members.infolist()[0].header_offset + 1000
-        whole = bytearray(Path(name).read_bytes())
-        whole[begins] ^= 255
-        Path(name).write_bytes(whole)
-    else:
-        os.truncate(name, 100_000)
-    with pytest.raises((BadInput, failures.BadInput, TaskFailed)) as raised:
-        links(recipe(tmp_path, f"{archive}://RS.ndjson::{name}"))
-    said, ends_with = cli.verdict(raised.value)
-    assert ends_with in (1, 2) and "\n" not in said and "RS.ndjson" in said, said
 
 
 @pytest.mark.slow
@@ -218,18 +106,6 @@ def test_a_reader_that_is_killed_goes_on_inside_the_dump(tmp_path: Path, expecte
     assert not list(Path(made.root).glob("submissions/*/underway/*"))
 
 
-class Counting(Local):
-    """Counts the tasks it runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ran: list[str] = []
-
-    def wait(self):
-        self.ran.append(self._tasks[0].stage.makes)
-        return super().wait()
-
-
 def test_next_months_dump_is_read_and_no_other(tmp_path: Path):
     whole = [*LINES[:1000], *LINES[500:1500]], LINES[1400:]  # a post can stand in two dumps
     dumps = [tmp_path / f"RS_{number}.zst" for number in range(2)]
@@ -244,64 +120,6 @@ def test_next_months_dump_is_read_and_no_other(tmp_path: Path):
     links(at_once)
     assert told(made) == told(at_once)
     assert told(made)[2]["repeated"] == 490  # 10 of the 500 are over 18
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The files of a folder over HTTP, in ranges, on loopback."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self.answer(with_body=True)
-
-        def answer(self, *, with_body: bool) -> None:
-            path = folder / self.path[1:]
-            if not path.is_file():
-                self.send_error(404)
-                return
-            content = path.read_bytes()
-            span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            start = int(span[1]) if span else 0
-            end = min(int(span[2]) + 1 if span and span[2] else len(content), len(content))
-            self.send_response(206 if span else 200)
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
-            if span:
-                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
-            self.send_header("Content-Length", str(end - start))
-            self.end_headers()
-            if with_body:
-                self.wfile.write(content[start:end])
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.mark.parametrize("form", ["frames.zst", "ndjson", "xz", "parquet"])
-def test_a_dump_at_a_uri_is_read_where_it_lies(tmp_path: Path, form: str, expected, monkeypatch):
-    monkeypatch.setattr(parts, "PART_BYTES", 9000)
-    pack(tmp_path / f"RS.{form}")
-    with served(tmp_path) as address:
-        made = recipe(tmp_path, f"{address}/RS.{form}")
-        links(made)
-        assert told(made) == expected
-        executor = Counting()
-        rebuild.rebuild(plan(made)[:2], Path(made.root), 4, executor, lambda *_: None)
-        assert executor.ran == []
 
 
 def test_what_could_not_be_read_is_told_with_file_and_place(tmp_path: Path):
@@ -388,33 +206,6 @@ def test_a_dump_that_ends_too_early_gives_all_its_whole_lines_if_that_is_accepte
     assert any("RS.zst: after " in line and line.endswith("bytes: truncated") for line in said)
 
 
-@pytest.mark.parametrize("first, second", [("path", "uri"), ("uri", "path")])
-def test_a_dump_may_move_between_a_path_and_a_uri(
-    tmp_path: Path, expected, monkeypatch, first: str, second: str
-):
-    monkeypatch.setattr(parts, "PART_BYTES", 9000)
-    dump = pack(tmp_path / "RS.frames.zst")
-    names = {"path": str(dump), "uri": f"file://{dump}"}
-    made = recipe(tmp_path, names[first])
-    Path(made.root).mkdir()
-
-    class Killed(Local):
-        def wait(self):
-            if len(list(Path(made.root).glob("submissions/*/reports/*"))) == 2:
-                raise KeyboardInterrupt
-            return super().wait()
-
-    with pytest.raises(KeyboardInterrupt):
-        rebuild.rebuild(plan(made)[:2], Path(made.root), 4, Killed(), lambda *_: None)
-    links(recipe(tmp_path, names[second]))
-    assert told(made) == expected
-    hashes = state.datasets(Path(made.root))["submissions"].manifest.set_hash
-    (tmp_path / "other").mkdir()
-    other = recipe(tmp_path / "other", names[first])
-    links(other)
-    assert state.datasets(Path(other.root))["submissions"].manifest.set_hash == hashes
-
-
 @pytest.mark.parametrize("shards", [1, 3, 16])
 def test_links_are_the_same_for_any_shards_and_order(tmp_path: Path, shards: int, expected):
     halves = [tmp_path / "RS_b", tmp_path / "RS_a"]
@@ -497,11 +288,3 @@ def test_a_truncated_dump_is_counted_once_however_often_it_is_killed(tmp_path: P
     manifest = state.datasets(Path(made.root))["submissions"].manifest
     assert manifest.left_out["truncated"] == 1
     assert len([one for one in manifest.faults if one.endswith("truncated")]) == 1
-
-
-def test_a_password_in_a_uri_is_not_taken(tmp_path: Path):
-    with pytest.raises(
-        failures.BadInput, match=r"^crawl\.submissions: a URI must not hold a pass"
-    ) as e:
-        links(recipe(tmp_path, "http://me:secret@127.0.0.1:9/RS.zst"))
-    assert "secret" not in str(e.value)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -167,21 +168,65 @@ def test_a_glob_in_a_chain_of_uris_names_files_in_all_that_they_lie_in(folder: P
     assert leaves.find([cached], "crawl.submissions") == [f"simplecache::{name}" for name in found]
 
 
-def test_a_member_of_an_archive_that_changes_is_another_leaf(folder: Path, monkeypatch):
-    uri = f"zip://RS_1::file://{zipped(folder / 'a.zip', RS_1=b'one')}"
-    zipped(folder / "b.zip", RS_1=b"two")
-    before = leaves.digest([uri], folder / "leaves.json")
+CHAINS = [
+    "zip://RS_1::file://{}/a.zip",
+    "zip://RS_1::{}/a.zip",
+    "simplecache::zip://RS_1::file://{}/a.zip",
+    "zip://RS_1::simplecache::file://{}/a.zip",
+    "simplecache://::file://{}/RS_1",
+    "simplecache::file://{}/RS_1",
+    "dir://RS_1::file://{}",
+    "dir://RS_1::{}",
+    "simplecache::dir://RS_1::file://{}",
+    "zip://RS_1::dir://a.zip::file://{}",
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_file_at_a_chain_that_changes_is_another_leaf(folder: Path, monkeypatch, chain: str):
+    zipped(folder / "a.zip", RS_1=b"one")
+    (folder / "RS_1").write_bytes(b"one")
+    found = leaves.find([chain.format(folder)], "k")
+    before = leaves.digest(found, folder / "leaves.json")
+    assert before[0].digest == sha256(b"one").hexdigest()
     with monkeypatch.context() as patched:
         patched.setattr(leaf, "digest_of", lambda path: pytest.fail(f"{path} was read again"))
-        assert leaves.digest([uri], folder / "leaves.json") == before
-    (folder / "b.zip").replace(folder / "a.zip")
-    after = leaves.digest([uri], folder / "leaves.json")
-    assert after[0].digest == sha256(b"two").hexdigest() != before[0].digest
+        assert leaves.digest(found, folder / "leaves.json") == before
+    zipped(folder / "a.zip", RS_1=b"two")
+    (folder / "RS_1").write_bytes(b"two")
+    for name in ("a.zip", "RS_1"):
+        os.utime(folder / name, ns=(0, 10**18))
+    after = leaves.digest(leaves.find(found, "k"), folder / "leaves.json")
+    assert after[0].digest == sha256(b"two").hexdigest()
+    assert after[0].mark not in ("", before[0].mark)
+
+
+def test_a_folder_in_an_archive_has_no_mark_but_what_is_read(folder: Path):
+    (folder / "in").mkdir()
+    (folder / "in" / "RS_1").write_bytes(b"one")
+    shutil.make_archive(str(folder / "a"), "tar", folder, "in")
+    (found,) = leaves.digest([f"dir://RS_1::tar://in::file://{folder}/a.tar"], folder / "x")
+    assert (found.mark, found.digest) == ("", sha256(b"one").hexdigest())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"ETag": "x"}, {"Last-Modified": "x"}, {"LastModified": "x"}, {"Content-MD5": "x"},
+     {"content_md5": "x"}, {"mtime": 7.5}, {"generation": 7}],
+)  # fmt: skip
+def test_whatever_a_storage_tells_of_a_change_marks_it(monkeypatch, told: dict[str, object]):
+    class Storage:
+        def info(self, name: str) -> dict[str, object]:
+            return {"name": name, "size": 3, "type": "file", **told}
+
+    monkeypatch.setattr(leaf, "url_to_fs", lambda path: (Storage(), path))
+    found = leaf.look("s3://bucket/RS")
+    assert found and found.bytes == 3 and found.mark.endswith(f" {next(iter(told.values()))}")
 
 
 @pytest.mark.parametrize(
     "uri",
-    ["sftp://me:word@host/RS", "zip://RS::sftp://me:word@host/a.zip",
+    ["sftp://me:word@host/RS", "sftp://me:a::word@host/RS", "zip://RS::sftp://me:word@host/a.zip",
      "simplecache::sftp://me:word@host/RS"],
 )  # fmt: skip
 def test_a_uri_with_a_password_is_refused_without_saying_it(uri: str):
