@@ -7,6 +7,7 @@ import io
 import itertools
 import lzma
 import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -93,6 +94,7 @@ CHAINS = [
     ("a.tar", "tar://in/x.zst::file://{folder}/a.tar"),
     ("a.tar.gz", "tar://in/x.zst::file://{folder}/a.tar.gz"),
     ("x.zst", "simplecache::memory:/{folder}/x.zst"),
+    ("x.zst", "simplecache://::memory:/{folder}/x.zst"),
     ("x.zst", "dir://x.zst::file://{folder}"),
 ]
 
@@ -136,13 +138,28 @@ def test_a_file_at_a_uri_is_closed_with_what_it_lies_in(tmp_path: Path, uri: str
     assert str(tmp_path / "a.zip") not in held
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_what_is_no_archive_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "a").write_bytes(TEXT)
-    uri = f"{kind}://x.zst::file://{tmp_path}/a"
+@pytest.mark.parametrize("name", ["zip", "tar", "tar.gz"])
+def test_what_is_no_whole_archive_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"a.{name}"
+    path.write_bytes(TEXT)
+    if name == "tar.gz":
+        member_of(path, random.Random(7).randbytes(100_000))
+        os.truncate(path, 50_000)
+    uri = f"{name[:3]}://in/x.zst::file://{path}"
     with pytest.raises(BadInput, match=r"cannot be opened: \w.*$") as raised:
         streams.open_plain(uri)
     assert str(raised.value).startswith(uri) and "\n" not in str(raised.value)
+
+
+def test_a_member_that_is_encrypted_is_named_in_one_line(tmp_path: Path) -> None:
+    member_of(tmp_path / "a.zip", TEXT)
+    content = (tmp_path / "a.zip").read_bytes()
+    entry = content.rindex(b"PK\x01\x02")
+    locked = bytearray(content)
+    locked[6] = locked[entry + 8] = 1  # the flag of both headers
+    (tmp_path / "a.zip").write_bytes(locked)
+    with pytest.raises(BadInput, match=r"cannot be opened: .*encrypted"):
+        streams.open_plain(f"zip://in/x.zst::file://{tmp_path}/a.zip")
 
 
 class SaysLittle(io.BytesIO):
