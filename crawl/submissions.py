@@ -25,7 +25,7 @@ AS_SAID = ("crosspost_of", "score", "day", "subreddit")
 LAST_SECOND = 253402300800  # the year 10000, which no date can hold
 DAY_S = 86400
 INT32 = 2**31
-BATCH_ROWS = 1 << 18
+BATCH_ROWS = 1 << 19
 """Posts whose addresses are looked at together: the more, the more of them are the same."""
 BATCH_BYTES = 64 << 20
 """Of them at most, but for a last block."""
