@@ -27,6 +27,7 @@ from tests.pipeline.dump_run import (
     Counting,
     links,
     pack,
+    plainly,
     recipe,
     told,
 )
@@ -36,10 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int, dict[str, int]]:
-    folder = tmp_path_factory.mktemp("expected")
-    made = recipe(folder, pack(folder / "RS.ndjson"))
-    links(made)
-    return told(made)
+    return plainly(tmp_path_factory.mktemp("expected"))
 
 
 @pytest.mark.parametrize("form", FORMS)

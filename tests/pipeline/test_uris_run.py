@@ -17,15 +17,12 @@ from pipeline import cli, failures, rebuild, state
 from pipeline.failures import TaskFailed
 from pipeline.local import Local
 from pipeline.plan import plan
-from tests.pipeline.dump_run import CONTENT, Counting, links, pack, recipe, told
+from tests.pipeline.dump_run import CONTENT, Counting, links, pack, plainly, recipe, told
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int, dict[str, int]]:
-    folder = tmp_path_factory.mktemp("expected")
-    made = recipe(folder, pack(folder / "RS.ndjson"))
-    links(made)
-    return told(made)
+    return plainly(tmp_path_factory.mktemp("expected"))
 
 
 @pytest.mark.parametrize("form", ["frames.zst", "zst_blocks", "gz", "csv", "parquet"])
