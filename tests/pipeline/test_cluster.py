@@ -10,9 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline import cluster
+from pipeline import config as settings
 from pipeline.failures import Unreachable
+from pipeline.plan import plan
+from pipeline.shard import Task
+from pipeline.store import Dataset
 from tests import story
 
 pytestmark = pytest.mark.slow
@@ -113,6 +118,23 @@ def test_machines_that_join_get_work(monkeypatch):
     executor._tasks = {"reference": "task"}
     assert executor.wait() == ("task", "report")
     assert executor.capacity == 76
+
+
+def test_a_reader_of_a_dump_asks_for_the_memory_of_its_window(recipe: Path, monkeypatch):
+    """2^31 bytes and 500 MB: Ray starts no more of them on a machine than have room there."""
+
+    def given(_: Task) -> dict[str, float]:
+        return ray.get_runtime_context().get_assigned_resources()
+
+    monkeypatch.setattr(cluster.shard, "run", given)
+    stage = plan(settings.load(recipe, []))[0]
+    task = Task(stage, "main", 0, Dataset("submissions", "f", recipe.parent, 1), {})
+    with cluster.executor(None, 1) as executor:
+        executor.submit(task)
+        done, resources = executor.wait()
+        room = max(node["Resources"]["memory"] for node in ray.nodes())
+    assert done is task
+    assert resources["memory"] >= min(2**31 + 500_000_000, cluster.MEMORY_SHARE * room - 1)
 
 
 def test_what_listens_and_is_no_ray_is_told(monkeypatch):
