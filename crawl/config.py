@@ -12,6 +12,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from crawl.schema import PageOutcome
+
+Signal = Literal["content-signal", "content-usage", "noai", "noindex", "tdm"]
+SIGNALS: tuple[Signal, ...] = ("content-signal", "content-usage", "noai", "noindex", "tdm")
 CONTACT = re.compile(r"https?://[^\s)]+|mailto:\S+@\S+|[^\s@]+@[^\s@]+\.[^\s@]+")
 PRODUCT = re.compile(r"[A-Za-z_-]+")
 BORROWED_NAMES = frozenset({"mozilla", "ccbot", "googlebot", "bingbot", "curl", "wget"})
@@ -67,7 +71,8 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `refused_domains` a domain above. What names a host most closely decides."""
 
     archives: tuple[str, ...] = ()
-    """WARC files (gz, zst or plain) in which pages are looked for first: paths and globs."""
+    """What pages are looked for in first: WARC files (gz, zst or plain), and indexes of captures
+    (CDX, CDXJ, or Common Crawl's columnar Parquet): paths, globs or URIs of fsspec."""
 
     live: Annotated[bool, Meta(extra={"changes": ["pages"]})] = True
     """Ask the web for pages that no archive has. False: no socket is ever opened."""
@@ -80,8 +85,31 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Ranges of ids into which the datasets are cut. Their content does not depend on it; the order
     of the token stream follows it, and so do the losses of a training."""
 
+    archive_base: str = "https://data.commoncrawl.org/"
+    """What the file names in an index of captures (CDX or columnar) are appended to: any URI of
+    fsspec, or a folder."""
+
     max_pages_per_host: Annotated[int, Meta(ge=1, extra={"changes": ["pages"]})] = 20000
     """Pages asked of one host; the rest come from archives or end as `over_host_budget`."""
+
+    max_host_s: Annotated[float, Meta(gt=0)] | None = None
+    """Seconds that one host may take, from the first request to it in a crawl; what is left of it
+    then ends as `over_host_budget`. None: as long as it takes."""
+
+    obey: Annotated[tuple[Signal, ...], Meta(extra={"changes": ["pages"]})] = SIGNALS
+    """What a site says of the use of its pages for AI, and is obeyed: such pages end as
+    `opted_out`. robots.txt itself is always obeyed."""
+
+    tdm_file: bool = True
+    """Ask each origin for its `/.well-known/tdmrep.json`, in which text and data mining can be
+    reserved, where `tdm` is obeyed."""
+
+    retry: Annotated[tuple[PageOutcome, ...], Meta(extra={"changes": ["pages"]})] = ()
+    """Outcomes of earlier crawls with which a link is asked for again, as `["timeout"]`."""
+
+    asks: Annotated[int, Meta(ge=2, le=100, extra={"changes": ["pages"]})] = 2
+    """How many outcomes of the live web a link of `retry` may have in all: it is asked for again
+    until it has so many, or a better one."""
 
     min_delay_s: Annotated[float, Meta(ge=0)] = 1.0
     """Seconds from the end of one request to a host to the next, at least. A host's Crawl-delay can
@@ -90,6 +118,13 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_delay_s: Annotated[float, Meta(ge=0)] = 120.0
     """Seconds beyond which neither a Crawl-delay nor a back-off is stretched: the crawl would never
     end."""
+
+    latency_factor: Annotated[float, Meta(ge=0)] = 2.0
+    """A host that took so long to answer is left alone for so many times as long, within the two
+    bounds above."""
+
+    max_retry_after_s: Annotated[float, Meta(ge=0)] = 3600.0
+    """Seconds beyond which a Retry-After is not waited for."""
 
     connections: Annotated[int, Meta(ge=1)] = 256
     """Requests in flight at once in one worker. Each is one open file."""
@@ -100,6 +135,36 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     connect_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
     """Seconds for one connection to be made, TLS included."""
+
+    read_timeout_s: Annotated[float, Meta(gt=0)] = 20.0
+    """Seconds between two pieces of an answer."""
+
+    min_bytes_per_s: Annotated[int, Meta(ge=0)] = 200
+    """Bytes a second that an answer must reach on the average, once ten seconds of it are over."""
+
+    max_bytes_per_s: Annotated[int, Meta(ge=0)] = 0
+    """Bytes a second that one worker takes from the network, on the average; 0: no bound."""
+
+    proxy: str | None = None
+    """`http://host:port` of an HTTP proxy that all requests go through. It looks names up itself:
+    the addresses behind it are its own to guard."""
+
+    ip: Literal["any", "4", "6"] = "any"
+    """Versions of IP that hosts are asked by."""
+
+    name_servers: tuple[str, ...] = ()
+    """Addresses, as `9.9.9.9` or `[2620:fe::fe]:53`, of name servers to ask instead of the
+    machine's."""
+
+    look_ups: Annotated[int, Meta(ge=1)] = 128
+    """Names looked up at once by one worker, at most."""
+
+    journal: str | None = None
+    """Folder on each machine's own disk where observations are written first, and go to the root
+    by segment. None: they are written into the root at once, which should be a local disk then."""
+
+    min_free_gb: Annotated[float, Meta(ge=0)] = 2.0
+    """Free space, in GB, below which no page is asked for: the crawl ends, to be gone on with."""
 
     max_bytes: Annotated[int, Meta(ge=1024)] = 5 * 1024 * 1024
     """Bytes of a body as transferred; a longer one is cut and ends as `too_large`."""
@@ -129,6 +194,10 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         20 * 1024 * 1024
     )
     """Bytes of a page after its Content-Encoding is undone; a longer one is `too_large`."""
+
+    max_ratio: Annotated[float, Meta(gt=1, extra={"changes": ["documents"]})] = 200.0
+    """How many times a body of over a MiB may grow when it is decoded; beyond, it is a bomb, which
+    is `too_large`."""
 
     extract_cpu_s: Annotated[int, Meta(ge=1, le=86400)] = 20
     """Processor seconds that the extraction of one document may take; then it is a `timeout`."""

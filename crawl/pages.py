@@ -128,4 +128,4 @@ def _page(link: Row, over: set[bytes], observed: Row | None) -> Row:
         return identity | {"outcome": PageOutcome.OVER_HOST_BUDGET}
     if observed is None:
         return identity | {"outcome": PageOutcome.NOT_ARCHIVED}
-    return {name: observed[name] for name in PAGES.names} | identity
+    return {name: observed.get(name) for name in PAGES.names} | identity

@@ -89,8 +89,12 @@ class PageOutcome(StrEnum):
     REDIRECTED_OFFSITE = "redirected_offsite"
     PRIVATE_ADDRESS = "private_address"
     """The host stands in a private network (RFC 6890)."""
+    OPTED_OUT = "opted_out"
+    """The site says that its pages are not to be used so, in a way that `obey` names."""
+    DENIED = "denied"
+    """The operator's list of hosts and patterns that are not to be asked."""
     OVER_HOST_BUDGET = "over_host_budget"
-    """Beyond `max_pages_per_host`. Derived when selecting, never observed."""
+    """Beyond `max_pages_per_host`, which is derived when selecting, or beyond `max_host_s`."""
     NOT_ARCHIVED = "not_archived"
     """No archive has it and `live` is false. Derived when selecting, never observed."""
 
@@ -178,6 +182,10 @@ PAGES = pa.schema(
         pa.field("warc_file", pa.string()),
         pa.field("warc_offset", pa.int64()),
         pa.field("warc_length", pa.int64()),
+        # what the site says of use for AI, sorted, joined by "; ": `crawl/consent.py` has the words
+        pa.field("ai_signals", pa.string()),
+        # from the day of the link's first post to that of the capture
+        pa.field("days_from_post", pa.int32()),
     ]
 )
 
@@ -185,7 +193,7 @@ OBSERVATIONS = pa.schema(
     [
         pa.field("link_id", ID, nullable=False),
         pa.field("url_key", pa.string(), nullable=False),
-        *PAGES.remove(0),
+        *PAGES.remove(PAGES.get_field_index("days_from_post")).remove(0),
         # how it was asked: the user agent, or the name of the archive
         pa.field("asked", pa.string()),
         # the text depends on it too: without it, nothing could choose between two captures
@@ -194,7 +202,7 @@ OBSERVATIONS = pa.schema(
 )
 
 RESPONSE_COLUMNS = ("digest", "final_url", "outcome", "status", "content_type", "content_encoding",
-                    "bytes")  # fmt: skip
+                    "bytes", "ai_signals")  # fmt: skip
 """What two captures of one moment can differ in and a page or its text depends on."""
 
 
@@ -216,6 +224,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     warc_file: str | None = None
     warc_offset: int | None = None
     warc_length: int | None = None
+    ai_signals: str | None = None
     asked: str | None = None
     content_encoding: str | None = None
 

@@ -61,6 +61,24 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """A request for `target` that began at `moment`, and its answer.
+
+    `truncated` is WARC's word (`length`, `time`, `disconnect`, `unspecified`) for why the body is
+    not all that was sent; `address` the server's, where there was no proxy; `protocols` are WARC's
+    names of what was spoken (`http/1.1`, `tls/1.3`).
+    """
+
+    target: str
+    moment: datetime.datetime
+    answer: Answer
+    request: Request | None = None
+    truncated: str | None = None
+    address: str | None = None
+    protocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a record stands in its file: the bytes of its gzip member."""
 

@@ -106,6 +106,7 @@ def test_marks_name_datasets_and_the_rest_is_unmarked() -> None:
         "min_karma", "karma_rule", "until", "over_18", "sample", "refused_domains", "live",
         "max_pages_per_host", "max_decoded_bytes", "accept_truncated",
         "followed_domains", "since", "subreddits", "refused_subreddits",
+        "obey", "retry", "asks", "max_ratio",
     }  # fmt: skip
 
 
