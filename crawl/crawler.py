@@ -16,8 +16,9 @@ from urllib.parse import urljoin
 from crawl import content, network, robots, url, warc
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
-from crawl.frontier import Ask, Done, Frontier
+from crawl.frontier import Ask, Done, Drop, Frontier
 from crawl.network import Exchange, Failure
+from crawl.pace import Pace
 from crawl.schema import BadInput, Observation, PageOutcome
 
 # Of a host to which no connection can be made this is the outcome, not that of its robots.txt.
@@ -35,13 +36,7 @@ async def crawl(
     ledger. Raises BadInput for settings with which nobody should be asked; what else goes wrong
     here, such as a full disk, is raised as it is, never in a group."""
     require_contact(config)
-    frontier: Frontier[_Job] = Frontier(
-        delay_s=config.min_delay_s,
-        back_off_s=config.back_off_s,
-        max_back_off_s=config.max_delay_s,
-        patience=config.max_failures,
-        limit=config.connections,
-    )
+    frontier: Frontier[_Job] = Frontier(Pace.of(config), config.connections)
     by_host: dict[str, list[_Job]] = {}
     for link in todo:
         page = _Page(link, url.without_fragment(link["fetch_url"]))
@@ -128,6 +123,9 @@ class _Crawl:
             if isinstance(step, Ask):
                 self.begin(step.host, step.job)
                 continue
+            if isinstance(step, Drop):
+                self.drop(step.host, step.job)
+                continue
             self.wake.clear()
             pause = None if step.until is None else max(0.0, step.until - self.clock())
             try:
@@ -137,9 +135,6 @@ class _Crawl:
 
     def begin(self, host: str, job: _Job) -> None:
         """Uses a turn of a host: for the job, or for the robots.txt that it needs first."""
-        if self.frontier.lost(host):
-            self.drop(host, job)
-            return
         if isinstance(job, _Robots):
             self.start(job.target, self.ask_robots(host, job))
             return
@@ -175,13 +170,14 @@ class _Crawl:
         self.group.create_task(named())
 
     def drop(self, host: str, job: _Job) -> None:
-        """Settles a job of a lost host, unasked."""
-        cause = self.causes[host]
+        """Settles a job of a host that is not asked again."""
+        cause = PageOutcome.OVER_HOST_BUDGET
+        if self.frontier.lost(host):
+            cause = self.causes[host]
         if isinstance(job, _Robots):
             self.settle(job, None, b"", cause)
         else:
             self.record(job, cause)
-        self.frontier.unused(host)
 
     async def ask_robots(self, host: str, job: _Robots) -> None:
         moment = self.now()
@@ -234,7 +230,7 @@ class _Crawl:
         self.verdicts[job.origin] = _Verdict(rules, refusal, self.clock())
         owner = url.host(job.origin)
         if (delay_s := rules.crawl_delay_s()) is not None:
-            self.frontier.slow(owner, min(delay_s, self.config.max_delay_s))
+            self.frontier.slow(owner, delay_s)
         self.frontier.again(owner, list(self.parked.pop(job.origin)))
 
     async def ask_page(self, host: str, job: _Page) -> None:

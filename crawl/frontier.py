@@ -4,145 +4,296 @@ Rule: a request to a host never begins before the last one ended and its delay h
 that the host itself never sees two any closer. A host that keeps failing is left alone for longer
 and longer, within a bound, and is lost at last: none can hold up the crawl for ever. Whatever goes
 over the network is a turn given by `next`, robots.txt and redirects too, so the rule holds for the
-whole crawl. Among hosts that may be asked, the longest queue goes first: the crawl cannot end
-before its longest host does.
+whole crawl. Among hosts that may be asked, the one that needs longest, what is left of it times its
+delay, goes first: the crawl cannot end before its longest host does.
+
+Hosts are kept apart by their names: two of one registrable domain have a delay each, and are asked
+at the same time. That all of a domain are in one frontier is for the caller to see to; who would
+space requests by domain hands in domains for hosts.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic
 
-Job = TypeVar("Job")
-NEVER = float("-inf")
+import msgspec
+
+from crawl.hosts import IN_FLIGHT, NEVER, NOWHERE, WAITING, Host, Job, LongestFirst
+from crawl.pace import Pace
 
 
-@dataclass(frozen=True)
-class Ask(Generic[Job]):
-    """The host may be asked now for this."""
+class Ask(msgspec.Struct, Generic[Job], frozen=True):
+    """The host may be asked now for this. `ended` or `unused` must be told."""
 
     host: str
     job: Job
 
 
-@dataclass(frozen=True)
-class Wait:
+class Drop(msgspec.Struct, Generic[Job], frozen=True):
+    """The host is lost or over its time: it is not asked for this, whose outcome is to be written.
+    No turn was given: nothing must be told."""
+
+    host: str
+    job: Job
+
+
+class Wait(msgspec.Struct, frozen=True):
     """Nothing may be asked before this moment, or before a request in flight ends (None)."""
 
     until: float | None
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """Nothing is left to ask, and nothing is in flight."""
 
 
-@dataclass
-class _Host(Generic[Job]):
-    delay_s: float
-    queue: deque[Job] = field(default_factory=deque)
-    ended_at: float = NEVER
-    not_before: float = NEVER
-    failures: int = 0
-    busy: bool = False
-    queued: bool = False
+UNTIL_ONE_ENDS, DONE = Wait(None), Done()
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How it stands: hosts that may be asked, that wait for their delay, that are being asked;
+    hosts lost so far; jobs that no turn was given for yet."""
+
+    ready: int
+    waiting: int
+    in_flight: int
+    lost: int
+    jobs: int
 
 
 class Frontier(Generic[Job]):
     """Queues by host. Times are seconds of any clock that never runs backwards."""
 
-    def __init__(
-        self, *, delay_s: float, back_off_s: float, max_back_off_s: float, patience: int, limit: int
-    ) -> None:
-        """`delay_s`: between two requests to a host. `back_off_s`: after a failure, doubled with
-        each one in a row up to `max_back_off_s`; after `patience` of them the host is lost.
-        `limit`: requests in flight at once."""
-        self._delay_s = delay_s
-        self._back_off_s, self._max_back_off_s = back_off_s, max_back_off_s
-        self._patience = patience
+    def __init__(self, pace: Pace, limit: int) -> None:
+        """`limit`: requests in flight at once."""
+        self._pace = pace
         self._limit = limit
-        self._hosts: dict[str, _Host[Job]] = {}
-        self._ready: list[tuple[int, str]] = []  # minus the length of the queue, host
-        self._waiting: list[tuple[float, str]] = []  # earliest moment, host
-        self._in_flight = 0
+        self._timed = pace.max_host_s < math.inf
+        # Each host is ready, waiting or in flight; nowhere are those of which something is known
+        # that must not be forgotten.
+        self._hosts: dict[str, Host[Job]] = {}
+        self._ready: LongestFirst[Job] = LongestFirst()
+        self._waiting: list[tuple[float, str, Host[Job]]] = []  # each once; may be too early
+        self._idle = 0  # of those that wait: with nothing left
+        self._in_flight: dict[str, Host[Job]] = {}
+        self._lost: set[str] = set()
+        self._over_time: set[str] = set()
+        self._dropped: dict[str, Host[Job]] = {}
+        self._left = 0
 
-    def add(self, host: str, jobs: Iterable[Job]) -> None:
-        """Puts jobs at the end of a host's queue."""
-        self._host(host).queue.extend(jobs)
-        self._queue(host)
+    def add(self, host: str, jobs: Sequence[Job], *, not_before: float = NEVER) -> None:
+        """Puts jobs at the end of a host's queue, which is held as it is and must not change;
+        `not_before`: see `hold`."""
+        slot = self._slot(host)
+        slot.free_at = max(slot.free_at, not_before)
+        self._grow(slot, slot.put(jobs))
 
-    def again(self, host: str, jobs: list[Job]) -> None:
+    def again(self, host: str, jobs: Iterable[Job]) -> None:
         """Puts jobs, in their order, before all others of a host: what was begun is ended first."""
-        self._host(host).queue.extendleft(reversed(jobs))
-        self._queue(host)
+        slot = self._slot(host)
+        self._grow(slot, slot.put_first(jobs))
 
     def slow(self, host: str, delay_s: float) -> None:
-        """From now on the host is asked no more often than this; a delay never shrinks."""
-        slot = self._host(host)
-        slot.delay_s = max(slot.delay_s, delay_s)
+        """From now on the host is asked no more often than this, a Crawl-delay; it never shrinks,
+        and counts up to the pace's bound."""
+        slot = self._slot(host)
+        slot.crawl_delay_s = max(slot.crawl_delay_s, delay_s)
+        slot.delay_s = max(slot.delay_s, self._pace.delay_s(delay_s, 0.0))
+        slot.free_at = max(slot.free_at, slot.ended_at + slot.delay_s)
+        self._moved(slot)
 
-    def next(self, now: float) -> Ask[Job] | Wait | Done:
-        """What to do at the moment `now`. After an Ask, `ended` or `unused` must be told."""
-        while self._waiting and self._waiting[0][0] <= now:
-            name = heapq.heappop(self._waiting)[1]
-            heapq.heappush(self._ready, (-len(self._hosts[name].queue), name))
-        if self._in_flight >= self._limit:
-            return Wait(None)
-        while self._ready:
-            name = heapq.heappop(self._ready)[1]
-            earliest = self._earliest(self._hosts[name])
-            if earliest <= now:
-                return self._ask(name)
-            heapq.heappush(self._waiting, (earliest, name))  # slowed down since it was queued
-        if self._waiting:
+    def hold(self, host: str, until: float) -> None:
+        """The host is not asked before this moment."""
+        slot = self._slot(host)
+        slot.free_at = max(slot.free_at, until)
+        self._moved(slot)
+
+    def next(self, now: float) -> Ask[Job] | Drop[Job] | Wait | Done:
+        """What to do at the moment `now`."""
+        if self._dropped:
+            return self._drop()
+        if len(self._in_flight) >= self._limit:
+            return UNTIL_ONE_ENDS
+        if self._waiting and self._waiting[0][0] <= now:
+            self._wake(now)
+        while (slot := self._ready.take()) is not None:
+            if slot.free_at > now:
+                self._wait(slot)  # slowed down or held since it was ready
+            elif slot.began + self._pace.max_host_s <= now:
+                self._close(slot, self._over_time)
+                return self._drop()
+            else:
+                return self._ask(slot, now)
+        if len(self._waiting) > self._idle:
             return Wait(self._waiting[0][0])
-        return Wait(None) if self._in_flight else Done()
+        return UNTIL_ONE_ENDS if self._in_flight else DONE
 
-    def ended(self, host: str, now: float, *, failed: bool = False) -> None:
-        """The request of a turn is over; `failed` in a way that may pass."""
-        slot = self._hosts[host]
+    def ended(
+        self,
+        host: str,
+        now: float,
+        *,
+        latency_s: float | None = None,
+        failed: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """The request of a turn is over, after `latency_s` where that was measured; `failed` in a
+        way that may pass. `retry_after_s`: what the answer asks for, counted up to a bound."""
+        slot = self._landed(host)
         slot.ended_at = now
-        slot.failures = slot.failures + 1 if failed else 0
-        slot.not_before = now + (self._pause_s(slot.failures) if failed else 0.0)
-        self._free(host)
-
-    def lost(self, host: str) -> bool:
-        """Whether the host failed too often in a row to be asked again."""
-        return self._hosts[host].failures >= self._patience
+        if latency_s is not None:
+            slot.delay_s = self._pace.delay_s(slot.crawl_delay_s, latency_s)
+        pause_s = slot.delay_s
+        if failed:
+            slot.failures += 1
+            if slot.failures >= self._pace.max_failures:
+                self._close(slot, self._lost)
+                return
+            pause_s = max(pause_s, self._pace.pause_s(slot.failures))
+        elif slot.failures:
+            slot.failures = 0
+        if retry_after_s is not None:
+            pause_s = max(pause_s, min(retry_after_s, self._pace.max_retry_after_s))
+        if now + pause_s > slot.free_at:  # it may be held for longer
+            slot.free_at = now + pause_s
+        self._wait(slot)
 
     def unused(self, host: str) -> None:
         """The turn was not used: nothing went over the network, nothing need be waited for."""
-        self._free(host)
+        slot = self._landed(host)
+        if slot.ended_at == NEVER:
+            slot.began = math.inf
+        self._wait(slot)
 
-    def _host(self, name: str) -> _Host[Job]:
-        if name not in self._hosts:
-            self._hosts[name] = _Host(self._delay_s)
-        return self._hosts[name]
+    def lost(self, host: str) -> bool:
+        """Whether the host failed too often in a row to be asked again in this crawl."""
+        return host in self._lost
 
-    def _pause_s(self, failures: int) -> float:
-        if failures >= self._patience:
-            return 0.0  # what is left of a lost host need not wait to be told so
-        # 64 times doubled is beyond any bound, and still a number
-        return min(self._back_off_s * 2.0 ** min(failures - 1, 64), self._max_back_off_s)
+    def over_time(self, host: str, now: float) -> bool:
+        """Whether the host had its time, from its first turn on, and is not asked again."""
+        if host in self._over_time:
+            return True
+        slot = self._hosts.get(host)
+        return slot is not None and slot.began + self._pace.max_host_s <= now
 
-    def _ask(self, name: str) -> Ask[Job]:
-        slot = self._hosts[name]
-        slot.queued = False
-        slot.busy = True
-        self._in_flight += 1
-        return Ask(name, slot.queue.popleft())
+    def drain(self, host: str) -> list[Job]:
+        """Takes away what is left of a host, in its order: of one that is lost, over its time or
+        denied, or that another frontier goes on with. What is in flight stays so."""
+        slot = self._dropped.pop(host, None) or self._hosts.get(host)
+        if slot is None or not slot.left:
+            return []
+        jobs = slot.take_all()
+        self._left -= len(jobs)
+        if slot.place >= 0:
+            self._ready.leave(slot)
+            self._wait(slot)
+        elif slot.place == WAITING:
+            self._idle += 1
+        return jobs
 
-    def _free(self, name: str) -> None:
-        self._hosts[name].busy = False
-        self._in_flight -= 1
-        self._queue(name)
+    def pause_s(self, host: str, now: float) -> float:
+        """Seconds from now for which nobody may ask the host: for who goes on with it elsewhere.
+        Infinite while it is being asked."""
+        if host in self._in_flight:
+            return math.inf
+        slot = self._hosts.get(host)
+        return max(0.0, slot.free_at - now) if slot else 0.0
 
-    def _queue(self, name: str) -> None:
-        slot = self._hosts[name]
-        if slot.queue and not slot.busy and not slot.queued:
-            slot.queued = True
-            heapq.heappush(self._waiting, (self._earliest(slot), name))
+    def hosts(self) -> Iterator[str]:
+        """Hosts of which something is left. Nothing may be told while they are gone through."""
+        yield from (name for name, slot in self._hosts.items() if slot.left)
+        yield from self._dropped
 
-    def _earliest(self, slot: _Host[Job]) -> float:
-        return max(slot.ended_at + slot.delay_s, slot.not_before)
+    def counts(self) -> Counts:
+        """How it stands as of the last `next`, at no cost."""
+        return Counts(
+            ready=self._ready.count,
+            waiting=len(self._waiting) - self._idle,
+            in_flight=len(self._in_flight),
+            lost=len(self._lost),
+            jobs=self._left,
+        )
+
+    def bound_s(self) -> float:
+        """The politeness bound of what is left: the most that any host still needs, its jobs times
+        its delay as it is now. Looks at all hosts that wait: for every few seconds."""
+        waiting = max((entry[2].needs_s() for entry in self._waiting), default=0.0)
+        in_flight = max((slot.needs_s() for slot in self._in_flight.values()), default=0.0)
+        return max(self._ready.most_s(), waiting, in_flight)
+
+    def _slot(self, name: str) -> Host[Job]:
+        slot = self._hosts.get(name) or self._dropped.get(name)
+        if slot is None:
+            slot = Host(name, self._pace.min_delay_s)
+            if name not in self._lost and name not in self._over_time:
+                self._hosts[name] = slot
+        return slot
+
+    def _grow(self, slot: Host[Job], count: int) -> None:
+        """So many jobs were put to a host."""
+        self._left += count
+        if slot.place == WAITING and count == slot.left > 0:
+            self._idle -= 1
+        self._moved(slot)
+
+    def _moved(self, slot: Host[Job]) -> None:
+        """A host has more jobs or a longer delay than it had: it goes where it belongs now."""
+        if slot.name not in self._hosts:
+            if slot.left:
+                self._dropped[slot.name] = slot
+        elif slot.place >= 0 or (slot.place == NOWHERE and slot.left and slot.free_at == NEVER):
+            self._ready.put(slot)
+        elif slot.place == NOWHERE:
+            self._wait(slot)
+
+    def _wait(self, slot: Host[Job]) -> None:
+        slot.place = WAITING
+        if not slot.left:
+            self._idle += 1
+        heapq.heappush(self._waiting, (slot.free_at, slot.name, slot))
+
+    def _wake(self, now: float) -> None:
+        """Makes ready whose delay has passed, and forgets who has nothing left."""
+        while self._waiting and self._waiting[0][0] <= now:
+            slot = heapq.heappop(self._waiting)[2]
+            if slot.left:
+                self._ready.put(slot)  # whether it was slowed down since, `next` sees
+                continue
+            self._idle -= 1
+            if slot.free_at > now:
+                self._wait(slot)
+                continue
+            slot.place = NOWHERE
+            if not (slot.failures or slot.crawl_delay_s > self._pace.min_delay_s or self._timed):
+                del self._hosts[slot.name]
+
+    def _ask(self, slot: Host[Job], now: float) -> Ask[Job]:
+        slot.place = IN_FLIGHT
+        self._in_flight[slot.name] = slot
+        self._left -= 1
+        if slot.began > now:
+            slot.began = now
+        return Ask(slot.name, slot.take())
+
+    def _landed(self, name: str) -> Host[Job]:
+        slot = self._in_flight.pop(name, None)
+        if slot is None:
+            raise ValueError(f"{name} is not being asked: the end of its turn was told already")
+        return slot
+
+    def _close(self, slot: Host[Job], among: set[str]) -> None:
+        """The host is not asked again: only its name is kept, and what is to be dropped."""
+        among.add(slot.name)
+        slot.place = NOWHERE
+        del self._hosts[slot.name]
+        if slot.left:
+            self._dropped[slot.name] = slot
+
+    def _drop(self) -> Drop[Job]:
+        name, slot = self._dropped.popitem()
+        job = slot.take()
+        self._left -= 1
+        if slot.left:
+            self._dropped[name] = slot
+        return Drop(name, job)
