@@ -54,4 +54,4 @@ class TaskFailed(WorkFailed):
         told = type(self.cause) is RuntimeError or isinstance(self.cause, WorkFailed)
         kind = "" if told else f"{type(self.cause).__name__}: "
         what = f"{kind}{self.cause}"
-        return f"{name}{' (before)' if phase == 'before' else ''}, task {index}: {what}"
+        return f"{name}{'' if phase == 'main' else f' ({phase})'}, task {index}: {what}"

@@ -70,13 +70,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fold(
-    dataset: str, fingerprint: str, shards: int, scattered: bool, reports: Sequence[Report]
+    dataset: str,
+    fingerprint: str,
+    shards: int,
+    scattered: bool,
+    reports: Sequence[Report],
+    before: Sequence[Report] = (),
 ) -> Manifest:
-    """The manifest of a dataset whose tasks reported this."""
+    """The manifest of a dataset whose tasks reported this. `before`: of the tasks that left no rows
+    of the dataset; what they read, left out and could not read is told all the same."""
     counts: dict[str, Counter[str]] = {}
     left_out: Counter[str] = Counter()
-    for report in reports:
+    everyone = [*before, *reports]
+    for report in everyone:
         left_out.update(report.left_out)
+    for report in reports:
         for column, values in report.counts.items():
             counts.setdefault(column, Counter()).update(values)
     files = [file for report in reports for file in report.files]
@@ -90,10 +98,10 @@ def fold(
         set_hash=add_hashes(report.set_hash for report in reports),
         counts={column: dict(sorted(values.items())) for column, values in sorted(counts.items())},
         left_out=dict(sorted(left_out.items())),
-        faults=[fault for report in reports for fault in report.faults][:MAX_FAULTS],
+        faults=[fault for report in everyone for fault in report.faults][:MAX_FAULTS],
         files=files,
-        seconds=round(sum(report.seconds for report in reports), 3),
-        tasks=len(reports),
+        seconds=round(sum(report.seconds for report in everyone), 3),
+        tasks=len(everyone),
     )
 
 

@@ -130,12 +130,14 @@ def _pages(config: Config, warcs: Sequence[Leaf], observations: str) -> Stage:
     return Stage(
         makes="pages",
         version=pages.VERSION,
-        before=Step(
-            run=partial(_replay, observations=observations, config=config),
-            schema=None,
-            over=tuple(warc.item for warc in warcs),
-            whole=("links",),
-            accounts=True,
+        before=(
+            Step(
+                run=partial(_replay, observations=observations, config=config),
+                schema=None,
+                over=tuple(warc.item for warc in warcs),
+                whole=("links",),
+                accounts=True,
+            ),
         ),
         main=Step(
             run=partial(pages.fetch, observations=observations, config=config.crawl),
@@ -194,11 +196,13 @@ def _pairs(config: Config) -> Stage:
     return Stage(
         makes="pairs",
         version=pairs.VERSION,
-        before=Step(
-            run=partial(pairs.spread, config=config.dedup),
-            schema=deduped.BANDS,
-            each=("signatures",),
-            scatter="band_key",
+        before=(
+            Step(
+                run=partial(pairs.spread, config=config.dedup),
+                schema=deduped.BANDS,
+                each=("signatures",),
+                scatter="band_key",
+            ),
         ),
         main=Step(
             run=partial(pairs.match, config=config.dedup),

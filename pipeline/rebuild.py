@@ -6,7 +6,7 @@ the plan as an argument and knows none of its nouns.
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from pipeline.manifest import Report
 from pipeline.scatter import underway
 from pipeline.schedule import Schedule
 from pipeline.shard import Task
-from pipeline.stage import Stage
+from pipeline.stage import Phase, Stage, Step
 from pipeline.state import State
 from pipeline.store import sweep, write_json
 
@@ -103,12 +103,20 @@ def _finish(entry: State, root: Path) -> None:
 
 def _folded(entry: State) -> manifest.Manifest:
     dataset = entry.dataset
-    indexes = range(entry.stage.main.tasks(dataset.shards))
-    reports = [shard.report_of(dataset.folder, index) for index in indexes]
+    *before, main = (list(_reports(entry, phase, step)) for phase, step in entry.stage.steps())
     return manifest.fold(
         dataset.name,
         dataset.fingerprint,
         dataset.shards,
         dataset.scattered,
-        [report for report in reports if report],
+        main,
+        list(chain.from_iterable(before)),
     )
+
+
+def _reports(entry: State, phase: Phase, step: Step) -> Iterator[Report]:
+    folder = shard.left_by(entry.dataset, phase).folder
+    for index in range(step.tasks(entry.dataset.shards)):
+        report = shard.report_of(folder, index)
+        assert report, f"{folder}: no report of task {index}"
+        yield report

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline import shard
 from pipeline.shard import Key, Task
-from pipeline.stage import Phase
+from pipeline.stage import MAIN, Phase
 from pipeline.state import State
 
 Group = tuple[str, Phase, int | None]
@@ -71,16 +71,18 @@ def tasks(states: Mapping[str, State]) -> Iterator[Task]:
         inputs = {name: states[name].dataset for name in entry.stage.reads}
         for phase, step in entry.stage.steps():
             for index in range(step.tasks(entry.dataset.shards)):
-                task = Task(entry.stage, phase, index, entry.dataset, inputs, makes(entry, index))
+                named = makes(entry, index) if phase == MAIN else ""
+                task = Task(entry.stage, phase, index, entry.dataset, inputs, named)
                 if not shard.report_of(task.folder, index):
                     yield task
 
 
 def makes(entry: State, index: int) -> str:
-    """Names the rows of a stage's task, where it reads one leaf and nothing else."""
+    """Names the rows of a stage's main task, where it reads one leaf and nothing else."""
     step = entry.stage.main
     content = step.over[index].content if step.over else ""
-    return entry.material.of_leaf(content) if content and not entry.stage.reads else ""
+    alone = content and not entry.stage.reads and not entry.stage.before
+    return entry.material.of_leaf(content) if alone else ""
 
 
 def groups_of(key: Key) -> Iterable[Group]:
@@ -91,10 +93,11 @@ def groups_of(key: Key) -> Iterable[Group]:
 
 def needs(task: Task) -> Iterator[Group]:
     """The groups that must be done before this task may start."""
-    if task.phase == "main" and task.stage.before:
-        yield task.stage.makes, "before", None
+    # All of them, not the last alone: one of the chain may have no tasks.
+    for phase, _ in task.stage.earlier(task.phase):
+        yield task.stage.makes, phase, None
     step = task.step
     for name in step.each:
-        yield name, "main", None if task.inputs[name].scattered else task.index
+        yield name, MAIN, None if task.inputs[name].scattered else task.index
     for name in dict.fromkeys((*step.whole, *step.lookup)):
-        yield name, "main", None
+        yield name, MAIN, None

@@ -4,20 +4,22 @@ Idempotent: the report is written last, and where it stands the task does nothin
 is only a retry, and a killed run goes on where it was.
 """
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from pipeline import leaf
 from pipeline.failures import Changed
 from pipeline.manifest import Report, Tally, Written
 from pipeline.scatter import Beat, Scatter
-from pipeline.stage import Account, Item, Phase, Stage, Step
+from pipeline.stage import MAIN, Account, Item, Phase, Stage, Step
 from pipeline.store import Dataset, digest_of, read_as, write_json, write_rows
 
 Key = tuple[str, Phase, int]
@@ -38,9 +40,7 @@ class Task:
     @property
     def step(self) -> Step:
         """The step it runs."""
-        step = self.stage.before if self.phase == "before" else self.stage.main
-        assert step is not None
-        return step
+        return dict(self.stage.steps())[self.phase]
 
     @property
     def item(self) -> Item | None:
@@ -55,15 +55,17 @@ class Task:
     @property
     def folder(self) -> Path:
         """Where its files go."""
-        return before(self.output).folder if self.phase == "before" else self.output.folder
+        return left_by(self.output, self.phase).folder
 
 
-def before(dataset: Dataset) -> Dataset:
-    """What a stage's `before` step scattered, as a dataset."""
+def left_by(dataset: Dataset, phase: Phase) -> Dataset:
+    """What a step of the dataset's stage leaves: of the chain before `main`, what it scattered."""
+    if phase == MAIN:
+        return dataset
     return Dataset(
-        f"{dataset.name} before",
+        f"{dataset.name} {phase}",
         dataset.fingerprint,
-        dataset.folder / "before",
+        dataset.folder / phase,
         dataset.shards,
         scattered=True,
     )
@@ -84,7 +86,7 @@ def run(task: Task) -> Report:
     _require_still(task)
     started = time.perf_counter()
     account = Account()
-    tally = Tally(task.stage.counted if task.phase == "main" else (), task.stage.volatile)
+    tally = Tally(task.stage.counted if task.phase == MAIN else (), task.stage.volatile)
     try:
         _do(task, account, tally)
         _require_still(task)
@@ -154,15 +156,23 @@ def _scatter(task: Task, account: Account, tally: Tally) -> None:
 def arguments(task: Task) -> list[Any]:
     """What the step's function is called with, in the order of `Step`'s fields."""
     step, index, inputs = task.step, task.index, task.inputs
-    values: list[Any] = []
-    if task.phase == "main" and task.stage.before and task.stage.before.schema:
-        values.append(before(task.output).read(index))
+    values: list[Any] = list(_handed(task))
     if step.over is not None:
         values.append(step.over[index].of)
     values += [inputs[name].read(index, step.columns.get(name)) for name in step.each]
     values += [inputs[name].all(step.columns.get(name)) for name in step.whole]
     values += [inputs[name].rows for name in step.lookup]
     return values
+
+
+def _handed(task: Task) -> Iterator[Iterator[pa.RecordBatch]]:
+    """What the step before this one scattered, if it did."""
+    earlier = task.stage.earlier(task.phase)
+    if earlier and earlier[-1][1].scatter:
+        left = left_by(task.output, earlier[-1][0])
+        one_a_shard = task.step.over is None and not task.step.gather
+        ranges = [task.index] if one_a_shard else range(left.shards)
+        yield itertools.chain.from_iterable(map(left.read, ranges))
 
 
 def _require_still(task: Task) -> None:

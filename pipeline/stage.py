@@ -4,15 +4,18 @@ Rule of this file: it knows no dataset by name and no machine. A stage is data t
 so its functions are module-level functions or `functools.partial`s of them.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-Phase = Literal["before", "main"]
+Phase = str
+"""Which step of a stage: `MAIN`, or `before/0`, `before/1` and so on of its chain."""
+MAIN: Phase = "main"
 Run = Callable[..., Iterator[pa.RecordBatch] | None]
 Sink = Callable[[Iterator[pa.RecordBatch], Path, str], pa.Table]
 
@@ -101,14 +104,15 @@ class Step:
 class Stage:
     """What makes one dataset.
 
-    `before`, if there is one, runs first, and whole: what it scatters is handed to the tasks of
-    `main` as their first argument, range by range.
+    The steps of the chain `before` run first, one after another, each whole before the next begins,
+    and after them `main`. What one of the chain scatters is handed to the tasks of the next as
+    their first argument: its own id range to the task of a shard, all ranges to any other.
     """
 
     makes: str
     version: int
     main: Step
-    before: Step | None = None
+    before: tuple[Step, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings that change the content, by their path in the tree."""
     libraries: tuple[str, ...] = ()
@@ -120,6 +124,10 @@ class Stage:
     volatile: tuple[str, ...] = ()
     """Columns that record when and where the work was done; no part of the root hash."""
 
+    def __post_init__(self) -> None:
+        if any((step.schema is None) != (step.scatter is None) for step in self.before):
+            raise ValueError(f"{self.makes}: a step of `before` scatters its rows, or has none")
+
     @property
     def reads(self) -> tuple[str, ...]:
         """The datasets this stage stands on, each once, in order."""
@@ -128,6 +136,10 @@ class Stage:
 
     def steps(self) -> Iterator[tuple[Phase, Step]]:
         """Its steps in the order they run."""
-        if self.before:
-            yield "before", self.before
-        yield "main", self.main
+        for place, step in enumerate(self.before):
+            yield f"before/{place}", step
+        yield MAIN, self.main
+
+    def earlier(self, phase: Phase) -> list[tuple[Phase, Step]]:
+        """The steps that are whole before that one begins, in the order they run."""
+        return list(itertools.takewhile(lambda known: known[0] != phase, self.steps()))

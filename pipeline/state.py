@@ -87,8 +87,8 @@ def _state(stage: Stage, made_of: Material, root: Path, standing: str | None) ->
         scattered=stage.main.scatter is not None,
     )
     tasks = sum(step.tasks(made_of.shards) for _, step in stage.steps())
-    done = len(list(dataset.folder.glob("reports/*.json")))
-    done += len(list(shard.before(dataset).folder.glob("reports/*.json")))
+    folders = [shard.left_by(dataset, phase).folder for phase, _ in stage.steps()]
+    done = sum(len(list(folder.glob("reports/*.json"))) for folder in folders)
     reasons: tuple[str, ...] = ()
     if standing and standing != mark:
         before = Dataset(stage.makes, standing, root / stage.makes / standing, made_of.shards)

@@ -42,7 +42,7 @@ def all_keys(shards: int) -> set:
     keys = {("words", "main", i) for i in range(3)} | {("losers", "main", 0)}
     for name, phase in (
         ("counts", "main"),
-        ("pairs", "before"),
+        ("pairs", "before/0"),
         ("pairs", "main"),
         ("verdicts", "main"),
     ):
@@ -60,7 +60,7 @@ def test_a_shard_goes_on_as_soon_as_its_own_input_stands(tmp_path: Path):
     assert first and first.stage.makes == "counts"
     schedule.finished(first.key)
     after = schedule.next()
-    assert after and after.key == ("pairs", "before", first.index)
+    assert after and after.key == ("pairs", "before/0", first.index)
 
 
 def test_no_task_twice(tmp_path: Path):

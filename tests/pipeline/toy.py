@@ -128,7 +128,7 @@ def plan(files: Iterable[Path], root: Path, settings: Mapping[str, Any]) -> tupl
         Stage(
             makes="pairs",
             version=1,
-            before=Step(run=letters, schema=LETTERS, each=("counts",), scatter="letter"),
+            before=(Step(run=letters, schema=LETTERS, each=("counts",), scatter="letter"),),
             main=Step(run=pair, schema=PAIRS, lookup=("counts",)),
         ),
         Stage(
