@@ -90,15 +90,16 @@ def _replay(
         return Capture.UNREADABLE
     if record.answer.status != 200:
         return Capture.NOT_200
-    row = _observation(wanted[key], key, target, moment, record.answer, record.truncated, path)
+    cut = record.truncated is not None
+    row = _observation(wanted[key], key, target, moment, record.answer, cut, path)
     identity = tuple(getattr(row, column) for column in IDENTITY)
     if identity in known:
         return Capture.ALREADY
     known.add(identity)
-    cut = "length" if record.truncated else None
-    writer.append(
-        row, writer.archive(url.without_fragment(target), moment, record.answer, truncated=cut)
+    exchange = warc.Exchange(
+        url.without_fragment(target), moment, record.answer, truncated=record.truncated
     )
+    writer.append(row, writer.archive(exchange))
     return Capture.COPIED
 
 

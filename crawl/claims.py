@@ -82,7 +82,7 @@ def _claim(path: Path, low: bytes, high: bytes, label: str) -> IO[bytes] | None:
 def _is_held(path: Path) -> bool:
     """Whether the owner of a claim lives; the claim of a dead one is taken away."""
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # over NFS a file must be open for writing to be locked so
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -276,12 +276,9 @@ class _Crawl:
         return True
 
     def archive(self, target: str, moment: datetime.datetime, exchange: Exchange) -> warc.Place:
+        answer, request = exchange.answer, exchange.request
         return self.writer.archive(
-            target,
-            moment,
-            exchange.answer,
-            request=exchange.request,
-            truncated=exchange.truncated,
+            warc.Exchange(target, moment, answer, request, exchange.truncated)
         )
 
     def record(

@@ -2,9 +2,11 @@
 
 Decoded a block at a time, and none stands for more than 128 KiB: memory has a bound, whatever a few
 coded bytes stand for. A frame that breaks off is never taken for the end of the file, as the
-library's own reader does.
+library's own reader does. A file of web archives may begin with a dictionary that all its frames
+need (IIPC, Zstandard Compression for WARC Files 1.0).
 """
 
+import io
 from collections.abc import Iterator
 from typing import IO
 
@@ -13,6 +15,11 @@ import zstandard
 ZSTD = b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"
 """Bytes 1 to 3 of a frame that decoders pass over; the first is 0x50 to 0x5f."""
+DICTIONARY = b"\x5d\x2a\x4d\x18"
+"""What the frame begins with in which a dictionary is: decoders pass over it."""
+MAX_DICTIONARY = 16 * 1024 * 1024
+"""Bytes. Those of real archives have one MiB at most."""
+DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
 WINDOW = 2**31
 """Bytes. Reddit's dumps are written with this window; the library's own limit is 2^27."""
 CHUNK = 128 * 1024
@@ -29,14 +36,38 @@ def pieces(raw: IO[bytes]) -> Iterator[Piece]:
     one is damaged."""
     context = zstandard.ZstdDecompressor(max_window_size=WINDOW)
     frame = context.decompressobj()
+    leading: bytes | None = b""  # of a frame that may hold the dictionary; None: no more
     for head, size, is_last in _blocks(raw):
         body = raw.read(size)
         is_whole = len(body) == size
         yield frame.decompress(head + body), raw.tell() if is_last and is_whole else None
         if not is_whole:
             raise _broken()
+        if leading is not None:
+            leading += head + body
+            if not leading.startswith(DICTIONARY) or len(leading) > MAX_DICTIONARY:
+                leading = None
         if is_last:
+            if leading:
+                context = _with_dictionary(leading[8:]) or context
+            leading = None
             frame = context.decompressobj()
+
+
+def _with_dictionary(content: bytes) -> zstandard.ZstdDecompressor | None:
+    """What decodes the frames after one that holds a dictionary, itself compressed or not; None
+    where it holds something else, as everyone may put there."""
+    if content.startswith(ZSTD):
+        plain = bytearray()
+        for decoded, _ in pieces(io.BytesIO(content)):
+            plain += decoded
+            if len(plain) > MAX_DICTIONARY:
+                raise zstandard.ZstdError("the dictionary is too large")
+        content = bytes(plain)
+    if not content.startswith(DICTIONARY_MAGIC):
+        return None
+    dictionary = zstandard.ZstdCompressionDict(content)
+    return zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=WINDOW)
 
 
 def ends(raw: IO[bytes], size: int) -> Iterator[int]:

@@ -1,10 +1,7 @@
-"""Web archives (WARC/1.1, ISO 28500): writes what was answered, reads one record or all of a file.
+"""Web archives (WARC/1.1, ISO 28500): what they hold, and reading one record or all of a file.
 
-Each record is its own gzip member, so that any can be read alone. A body is kept as it came over
-the wire but for its Transfer-Encoding, which FastWARC would otherwise count into the digests: the
-header is dropped, Content-Length rewritten, and both originals kept as `X-Crawler-*`. So is a
-reason phrase that is not ASCII. What is not ASCII in a header's value is percent-encoded, as UTF-8:
-whatever a server says can be written.
+Any crawler's file is read, gz, zst or plain, foreign and damaged ones too: what cannot be read is
+said, and never taken for less. `crawl/capture.py` writes our own.
 """
 
 import base64
@@ -17,11 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote
 
 from fastwarc.warc import ArchiveIterator
-from warcio.statusandheaders import StatusAndHeaders
-from warcio.warcwriter import WARCWriter
 
 from crawl import streams
 from crawl.schema import BadInput
@@ -31,9 +25,10 @@ RECORD_HEADER_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 1 << 20
 """Of a foreign record's own header; FastWARC's default of 32 KiB ends a whole file at one more."""
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
-UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-ASCII = "\t" + "".join(map(chr, range(0x20, 0x7F)))
-NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+REASONS = frozenset({"length", "time", "disconnect", "unspecified"})
+"""Why a body is not all that was sent (ISO 28500, section 5.13)."""
+MEMBER_BYTES = 1 << 20
+"""Read at once where members are looked at whether they are whole."""
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
 
 
@@ -80,68 +75,30 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands in its file: the bytes of its gzip member."""
+    """Where a record stands in its file: the bytes of its gzip member. Who has just written it
+    says in which file of the ledger, and the digest of the payload that was archived."""
 
     offset: int
     length: int
+    file: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a foreign archive; `answer` only where it is a whole, readable response."""
+    """One record of a foreign archive; `answer` only where it is a whole, readable response.
+    `truncated` is one of `REASONS` where its crawler, or `max_bytes`, cut the body."""
 
     kind: str
     target: str
     date: str
-    truncated: bool = False
+    truncated: str | None = None
     answer: Answer | None = None
 
 
 def digest(body: bytes) -> str:
     """The digest of a payload as WARC names it: SHA-1, base 32."""
     return "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode()
-
-
-def write(
-    file: IO[bytes],
-    target: str,
-    date: str,
-    answer: Answer,
-    *,
-    request: Request | None = None,
-    truncated: str | None = None,
-) -> Place:
-    """Appends a response, after its request where there is one; returns the response's place.
-
-    `date` is the WARC-Date, the moment the request began. `truncated` is the reason (`length`,
-    `time`, `unspecified`) where the body is not all that was sent.
-    """
-    writer = WARCWriter(file, gzip=True, warc_version="1.1")
-    headers = {"WARC-Date": date} | ({"WARC-Truncated": truncated} if truncated else {})
-    status = f"{answer.status} {NOT_ASCII.sub('?', answer.reason)}".strip()
-    response = writer.create_warc_record(
-        target,
-        "response",
-        payload=io.BytesIO(answer.body),
-        http_headers=StatusAndHeaders(status, _kept(answer), protocol=answer.protocol),
-        warc_headers_dict=headers,
-    )
-    if request:
-        identity = response.rec_headers.get_header("WARC-Record-ID")
-        writer.write_record(
-            writer.create_warc_record(
-                target,
-                "request",
-                payload=io.BytesIO(),
-                http_headers=StatusAndHeaders(
-                    request.line, list(request.headers), is_http_request=True
-                ),
-                warc_headers_dict={"WARC-Date": date, "WARC-Concurrent-To": identity},
-            )
-        )
-    offset = file.tell()
-    writer.write_record(response)
-    return Place(offset, file.tell() - offset)
 
 
 def read(path: Path, place: Place) -> Answer:
@@ -160,6 +117,27 @@ def read(path: Path, place: Place) -> Answer:
     raise ValueError(f"{path}: no response at {place.offset}")
 
 
+def is_whole(path: Path, begin: int, end: int) -> bool:
+    """Whether whole gzip members, and nothing else, lie between two places of a file."""
+    left, inflater = end - begin, None
+    with path.open("rb") as file:
+        file.seek(begin)
+        while left > 0:
+            chunk = file.read(min(left, MEMBER_BYTES))
+            if not chunk:
+                return False
+            left -= len(chunk)
+            while chunk:
+                inflater = inflater or zlib.decompressobj(wbits=31)
+                try:
+                    inflater.decompress(chunk)
+                except zlib.error:
+                    return False
+                chunk = inflater.unused_data
+                inflater = None if inflater.eof else inflater
+    return left == 0 and inflater is None
+
+
 def _inflated(member: bytes) -> bytes:
     """All of a gzip member, its checksum too: who reads the body alone does not come so far."""
     inflater = zlib.decompressobj(wbits=31)
@@ -170,7 +148,8 @@ def _inflated(member: bytes) -> bytes:
 
 
 def records(path: str, max_bytes: int) -> Iterator[Record]:
-    """All records of an archive, gz, zst (one stream or many) or plain, from any crawler.
+    """All records of an archive, gz, zst (one stream or many, with a dictionary at its head or
+    without) or plain, from any crawler.
 
     What follows damage cannot be read: it ends the file with one record of kind `unreadable`. So
     does a record that holds less than it says: the file was cut within it. A response that is
@@ -219,26 +198,6 @@ def date_text(moment: datetime.datetime) -> str:
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _kept(answer: Answer) -> list[tuple[str, str]]:
-    length = str(len(answer.body))
-    kept: list[tuple[str, str]] = []
-    if NOT_ASCII.search(answer.reason):
-        kept.append(("X-Crawler-Reason", _encoded(answer.reason)))
-    for name, value in answer.headers:
-        name, value = NOT_ASCII.sub("?", name), _encoded(value)
-        lower = name.lower()
-        if lower == "transfer-encoding" or (lower == "content-length" and value != length):
-            name = f"X-Crawler-{name}"
-        if lower != "content-length" or value != length:
-            kept.append((name, value))
-    return [*kept, ("Content-Length", length)]
-
-
-def _encoded(value: str) -> str:
-    # Not left to warcio, which fails on `é; a=b`.
-    return quote(UNWRITABLE.sub("\ufffd", value), safe=ASCII)
-
-
 def _record(found: Any, max_bytes: int) -> Record:
     kind = (found.headers.get("WARC-Type") or "").lower()
     target = (found.headers.get("WARC-Target-URI") or "").strip("<>")
@@ -248,7 +207,7 @@ def _record(found: Any, max_bytes: int) -> Record:
     if kind != "response" or not found.is_http:
         return Record(kind, target, date)
     if found.content_length > max_bytes + RECORD_HEADER_BYTES:
-        return Record(kind, target, date, truncated=True)
+        return Record(kind, target, date, truncated="length")
     block = found.reader.read()
     if len(block) < found.content_length:
         return Record("unreadable", target, date)
@@ -264,7 +223,14 @@ def _record(found: Any, max_bytes: int) -> Record:
         if body is None:
             return Record("unreadable", target, date)
         answer = replace(answer, body=body)
-    return Record(kind, target, date, "WARC-Truncated" in found.headers, answer)
+    return Record(kind, target, date, _reason(found.headers.get("WARC-Truncated")), answer)
+
+
+def _reason(said: str | None) -> str | None:
+    if said is None:
+        return None
+    word = said.strip().lower()
+    return word if word in REASONS else "unspecified"
 
 
 def _unchunked(body: bytes) -> bytes | None:

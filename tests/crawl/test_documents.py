@@ -46,7 +46,7 @@ class Shelf:
         low, high = observations.LOWEST, observations.HIGHEST
         with observations.Writer(self.folder, low, high, label="test") as writer:
             answer = warc.Answer(200, "OK", headers, body)
-            place = writer.archive(address, MOMENT, answer)
+            place = writer.archive(warc.Exchange(address, MOMENT, answer))
             row = Observation(
                 link_id=link["link_id"],
                 url_key=link["url_key"],

@@ -7,6 +7,7 @@ from crawl import warc
 from pipeline import config as settings
 from pipeline import make
 from pipeline.config import Config
+from tests import foreign
 
 LICENCE = (Path(__file__).parents[2] / "LICENSE").read_text().split()
 WORDS = 180
@@ -23,7 +24,7 @@ def config(folder: Path, *words: str) -> Config:
     with (folder / "pages.warc.gz").open("wb") as file:
         for address, text in zip(addresses, pages, strict=False):
             html = f"<html><body><article><p>{' '.join(text)}</p></article></body></html>"
-            warc.write(file, address, MOMENT, warc.Answer(200, "OK", headers, html.encode()))
+            foreign.write(file, address, MOMENT, warc.Answer(200, "OK", headers, html.encode()))
     recipe = folder / "recipe.toml"
     recipe.write_text(
         f'root = "{folder}/run"\n[crawl]\nlive = false\nshards = 2\nmin_karma = 0\n'
