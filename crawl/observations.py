@@ -8,7 +8,7 @@ the work that goes on; with a journal folder it is written on the machine's own 
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -30,6 +30,7 @@ SEGMENT_S = 600.0
 """Seconds after which a segment is ended: what a lost machine can cost, where it has a journal."""
 SEGMENT_ROWS = 1 << 15
 """Rows after which a segment is ended, for the sake of the memory that it takes."""
+BATCH_ROWS = 1 << 14
 SYNC_S = 2.0
 """Seconds of work that a machine's crash, not a process's, can lose."""
 LOWEST, HIGHEST = b"\x00" * 16, b"\xff" * 16
@@ -219,9 +220,26 @@ def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST) -> pa.Table:
     return pa.concat_tables([OBSERVATIONS.empty_table(), *tables])
 
 
+def batches(folder: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of all rows of whole segments, in no order, holding one segment's at a time.
+
+    Raises Damaged, naming the file, where one cannot be read.
+    """
+    for path in claims.overlapping(folder, ".parquet", LOWEST, HIGHEST):
+        with _told(path):
+            segment = pq.read_table(path, schema=OBSERVATIONS, columns=list(columns))
+        yield from segment.to_batches(BATCH_ROWS)
+
+
 def _read(path: Path, filters: list[tuple[str, str, bytes]]) -> pa.Table:
-    try:
+    with _told(path):
         return pq.read_table(path, schema=OBSERVATIONS, filters=filters)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise Damaged(
             f"{path}: cannot be read: {error}. If it is damaged, restore it from a copy, or delete "

@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import claims, crawler
+from crawl import claims, crawler, selection
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
-from crawl.schema import LINKS, PAGES, RESPONSE_COLUMNS, LinkOutcome, PageOutcome
+from crawl.schema import LINKS, PAGES, LinkOutcome, PageOutcome
 
-VERSION = 1
+VERSION = 2
 
 BATCH_ROWS = 16384
 LABEL = "live"
@@ -79,25 +79,10 @@ def _without(kept: list[Row], rows: pa.Table, over: set[bytes]) -> list[Row]:
     return [link for link in kept if link["link_id"] not in seen]
 
 
-def select(rows: pa.Table) -> pa.Table:
-    """One row a link, sorted by id: a good one before a failure, an archived one before a live one,
-    then the earliest; then by all that a page or a text depends on, before the names of files, so
-    that who wrote when, and what twice, changes no dataset."""
-    failed = pc.not_equal(rows["outcome"], PageOutcome.OK.value)
-    columns = ["source", "fetched_at", *RESPONSE_COLUMNS, "warc_file", "warc_offset"]
-    order = [(column, "ascending") for column in ["link_id", "failed", *columns]]
-    ordered = rows.append_column("failed", failed).sort_by(order).drop_columns(["failed"])
-    if len(ordered) < 2:
-        return ordered
-    ids = ordered["link_id"].combine_chunks()
-    first = pc.not_equal(ids[1:], ids[:-1])
-    return ordered.filter(pa.concat_arrays([pa.array([True]), first]))
-
-
 def _kept(links: Iterable[pa.RecordBatch]) -> list[Row]:
     table = pa.Table.from_batches(list(links), LINKS)
     table = table.filter(pc.equal(table["outcome"], LinkOutcome.KEPT.value))
-    columns = ["link_id", "url_key", "fetch_url", "host"]
+    columns = ["link_id", "url_key", "fetch_url", "host", "first_seen"]
     kept: list[Row] = table.select(columns).sort_by("link_id").to_pylist()
     return kept
 
@@ -116,7 +101,8 @@ def _over_budget(kept: list[Row], rows: pa.Table, config: CrawlConfig) -> set[by
 
 
 def _rows(kept: list[Row], over: set[bytes], rows: pa.Table) -> Iterator[pa.RecordBatch]:
-    selected = {row["link_id"]: row for row in select(rows).to_pylist()}
+    links = pa.Table.from_pylist(kept, selection.LINKS)
+    selected = {row["link_id"]: row for row in selection.select(rows, links).to_pylist()}
     pages = (_page(link, over, selected.get(link["link_id"])) for link in kept)
     while batch := list(itertools.islice(pages, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(batch, PAGES)

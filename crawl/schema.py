@@ -115,7 +115,7 @@ class DocumentOutcome(StrEnum):
 
 
 class Capture(StrEnum):
-    """What becomes of a record of an archive."""
+    """What becomes of a record of an archive, or of a row of an index of captures."""
 
     COPIED = "copied"
     ALREADY = "already"
@@ -125,6 +125,17 @@ class Capture(StrEnum):
     REVISIT = "revisit"
     NOT_200 = "not_200"
     UNREADABLE = "unreadable"
+    """A record, or a row, that is torn, not what its form asks for, or too long."""
+    NOT_HTML = "not_html"
+    """A row of an index whose media type is no page's."""
+    FARTHER = "farther"
+    """A row of an index: another capture is nearer to the link's first post."""
+    MISSING = "missing"
+    """The archive that an index names is not there."""
+    CUT_OFF = "cut_off"
+    """The archive ends before the record that an index names does."""
+    OTHER_RECORD = "other_record"
+    """Where an index says, another page or another content stands."""
 
 
 OUTCOMES: dict[str, tuple[str, ...]] = {
@@ -201,6 +212,24 @@ OBSERVATIONS = pa.schema(
     ]
 )
 
+CANDIDATES = pa.schema(
+    [
+        pa.field("link_id", ID, nullable=False),
+        pa.field("first_seen", pa.date32()),
+        # what was asked for, as the index has it
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("captured_at", NOW, nullable=False),
+        # the index knows that the body is not all that was sent
+        pa.field("is_truncated", pa.bool_(), nullable=False),
+        pa.field("digest", pa.string()),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+    ]
+)
+
+CHOSEN = pa.schema([pa.field("file_id", ID, nullable=False), *CANDIDATES])
+
 RESPONSE_COLUMNS = ("digest", "final_url", "outcome", "status", "content_type", "content_encoding",
                     "bytes", "ai_signals")  # fmt: skip
 """What two captures of one moment can differ in and a page or its text depends on."""
@@ -266,7 +295,14 @@ SIGNALS = pa.schema(
 VOLATILE: dict[str, tuple[str, ...]] = {
     "submissions": (),
     "links": (),
-    "pages": ("fetched_at", "elapsed_s", "warc_file", "warc_offset", "warc_length"),
+    "pages": (
+        "fetched_at",
+        "elapsed_s",
+        "warc_file",
+        "warc_offset",
+        "warc_length",
+        "days_from_post",
+    ),
     "documents": (),
     "signals": (),
 }

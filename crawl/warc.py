@@ -94,6 +94,8 @@ class Record:
     date: str
     truncated: str | None = None
     answer: Answer | None = None
+    payload_digest: str | None = None
+    """As the record itself says it."""
 
 
 def digest(body: bytes) -> str:
@@ -176,6 +178,19 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
         raise BadInput(f"{path}: holds no WARC record")
 
 
+def parsed(block: bytes, max_bytes: int) -> Record:
+    """The first record of these bytes of an archive, which begin with it; of kind `unreadable`
+    where no whole one stands there. What is too long, or is not HTTP, has no answer."""
+    try:
+        found = ArchiveIterator(
+            io.BytesIO(block), parse_http=False, max_header_len=MAX_HEADER_BYTES
+        )
+        record = next(iter(found), None)
+        return _record(record, max_bytes) if record else Record("unreadable", "", "")
+    except (EOFError, *streams.DAMAGE):
+        return Record("unreadable", "", "")
+
+
 class _Forward:
     """A stream read forwards: FastWARC panics where one has `seek` or `tell` and cannot."""
 
@@ -223,7 +238,9 @@ def _record(found: Any, max_bytes: int) -> Record:
         if body is None:
             return Record("unreadable", target, date)
         answer = replace(answer, body=body)
-    return Record(kind, target, date, _reason(found.headers.get("WARC-Truncated")), answer)
+    said = found.headers.get("WARC-Payload-Digest")
+    reason = _reason(found.headers.get("WARC-Truncated"))
+    return Record(kind, target, date, reason, answer, said)
 
 
 def _reason(said: str | None) -> str | None:

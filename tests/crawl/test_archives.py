@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from crawl import archives, links, observations, pages, submissions, warc
+from crawl import archives, links, observations, pages, selection, submissions, warc
 from crawl.config import CrawlConfig
 from crawl.schema import VOLATILE, BadInput
 from crawl.streams import Part
@@ -18,6 +18,7 @@ from pipeline.stage import Account
 from tests import foreign, web
 
 CONFIG = CrawlConfig(live=False)
+NO_LINKS = selection.LINKS.empty_table()
 
 
 def archive(path: Path, *captures: tuple[str, str, int, bytes]) -> str:
@@ -174,7 +175,7 @@ def test_neither_order_nor_parallelism_chooses_among_captures_of_one_second(
     found.append(page_of(tmp_path / "z", "http://a.com/"))
     assert found[0] == found[1] == found[2]
     for name in "xyz":
-        chosen = pages.select(observations.read(tmp_path / name))
+        chosen = selection.select(observations.read(tmp_path / name), NO_LINKS)
         codings.append(chosen["content_encoding"].to_pylist())
     assert codings[0] == codings[1] == codings[2]
 

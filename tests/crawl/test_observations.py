@@ -20,10 +20,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crawl import observations, pages, warc
+from crawl import observations, warc
 from crawl.claims import Held
 from crawl.observations import Writer
-from crawl.schema import OBSERVATIONS, RESPONSE_COLUMNS, Observation, PageOutcome
+from crawl.schema import OBSERVATIONS, Observation, PageOutcome
 
 MOMENT = datetime.datetime(2016, 5, 4, 3, 2, 1, 123000, tzinfo=datetime.UTC)
 LOW, HIGH = b"\x10" * 16, b"\x20" * 16
@@ -179,63 +179,6 @@ def test_a_lock_that_a_dying_writer_still_holds_is_waited_for(tmp_path: Path) ->
 
 def table(*rows: Observation) -> pa.Table:
     return pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows], OBSERVATIONS)
-
-
-LATER = MOMENT + datetime.timedelta(days=1)
-
-
-@pytest.mark.parametrize(
-    ("better", "worse"),
-    [
-        ({"fetched_at": LATER}, {"outcome": PageOutcome.TIMEOUT, "source": "archive"}),
-        ({"source": "archive", "fetched_at": LATER}, {"source": "live"}),
-        ({}, {"fetched_at": LATER}),
-        ({"digest": "a"}, {"digest": "b"}),
-    ],
-)
-def test_the_better_observation_is_selected(better: dict[str, Any], worse: dict[str, Any]) -> None:
-    good, bad = observation(0, **better), observation(0, **worse)
-    for rows in ((good, bad), (bad, good)):
-        assert pages.select(table(*rows)).to_pylist() == table(good).to_pylist()
-
-
-@given(
-    st.lists(
-        st.builds(
-            observation,
-            st.integers(0, 2),
-            outcome=st.sampled_from([PageOutcome.OK, PageOutcome.TIMEOUT, PageOutcome.NOT_HTML]),
-            source=st.sampled_from(["live", "archive"]),
-            fetched_at=st.sampled_from([MOMENT, LATER]),
-            digest=st.sampled_from([None, "x", "y"]),
-        ),
-        max_size=8,
-    ),
-    st.randoms(use_true_random=False),
-)
-def test_selection_is_one_row_a_link_whatever_the_order(
-    rows: list[Observation], random: Any
-) -> None:
-    selected = pages.select(table(*rows)).to_pylist()
-    ids = [row["link_id"] for row in selected]
-    assert ids == sorted({row.link_id for row in rows})
-    random.shuffle(rows)
-    assert pages.select(table(*rows)).to_pylist() == selected
-
-
-def test_a_capture_is_chosen_by_content_before_names_of_files() -> None:
-    for column in RESPONSE_COLUMNS:
-        low, high = ("ok", "too_large") if column == "outcome" else ("a", "b")
-        values: tuple[Any, Any] = (200, 201) if column in ("status", "bytes") else (low, high)
-        chosen = []
-        for files in (("x", "y"), ("y", "x")):
-            pair = (
-                observation(0, warc_file=name, **{column: value})
-                for name, value in zip(files, values, strict=True)
-            )
-            (row,) = pages.select(table(*pair)).to_pylist()
-            chosen.append(row[column])
-        assert chosen == [values[0]] * 2
 
 
 @pytest.mark.parametrize(("code", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
