@@ -145,6 +145,7 @@ def _placed(config: Config) -> Config:
         crawl,
         submissions=tuple(_absolute("crawl.submissions", path) for path in crawl.submissions),
         archives=tuple(_absolute("crawl.archives", path) for path in crawl.archives),
+        archive_base=_absolute("crawl.archive_base", crawl.archive_base),
         ca_file=_absolute("crawl.ca_file", ca_file) if ca_file else None,
     )
     compared = _absolute("compare_domains", compared) if compared else None

@@ -22,12 +22,15 @@ from crawl import (
     archives,
     canonical,
     documents,
+    indexes,
     links,
     pages,
     parts,
     refusals,
     repeats,
     signals,
+    slices,
+    sought,
     submissions,
 )
 from crawl import schema as crawled
@@ -126,30 +129,62 @@ def _links(config: Config) -> Stage:
     )
 
 
-def _pages(config: Config, warcs: Sequence[Leaf], observations: str) -> Stage:
+def _pages(config: Config, archived: Sequence[Leaf], observations: str) -> Stage:
     return Stage(
         makes="pages",
         version=pages.VERSION,
-        before=(
-            Step(
-                run=partial(_replay, observations=observations, config=config),
-                schema=None,
-                over=tuple(warc.item for warc in warcs),
-                whole=("links",),
-                accounts=True,
-            ),
-        ),
+        before=_archived(config, archived, observations),
         main=Step(
             run=partial(pages.fetch, observations=observations, config=config.crawl),
             schema=crawled.PAGES,
             each=("links",),
             cpus=0.25,  # it waits for the web
         ),
-        settings=content(config, "pages") | {"crawl/archives.py": archives.VERSION},
-        leaves=tuple(warc.digest for warc in warcs),
+        settings=content(config, "pages")
+        | {"crawl/archives.py": archives.VERSION, "crawl/indexes.py": indexes.VERSION},
+        leaves=tuple(one.digest for one in archived),
         counted=("outcome", "source"),
         volatile=crawled.VOLATILE["pages"],
     )
+
+
+def _archived(config: Config, archived: Sequence[Leaf], observations: str) -> tuple[Step, ...]:
+    """Archives into the ledger: those that are read whole, then what indexes say stands where."""
+    named = [one.item for one in archived if indexes.is_index(one.path)]
+    warcs = tuple(one.item for one in archived if one.item not in named)
+    whole = Step(
+        run=partial(_replay, observations=observations, config=config),
+        schema=None,
+        over=warcs,
+        whole=("links",),
+        columns={"links": sought.COLUMNS},
+        accounts=True,
+        memory_gb=2.0,  # twenty bytes a link, sixteen a capture of the ledger
+    )
+    if not named:
+        return (whole,)
+    look = Step(
+        run=indexes.look,
+        schema=crawled.CANDIDATES,
+        over=tuple(named),
+        whole=("links",),
+        columns={"links": sought.COLUMNS},
+        scatter="link_id",
+        combine=indexes.nearest,
+        accounts=True,
+        memory_gb=2.0,
+    )
+    choose = Step(
+        run=indexes.choose, schema=crawled.CHOSEN, scatter="file_id", accounts=True, memory_gb=1.0
+    )
+    copy = Step(
+        run=partial(_copy, observations=observations, config=config),
+        schema=None,
+        accounts=True,
+        cpus=0.5,  # it waits for the archives
+        memory_gb=2.0,
+    )
+    return whole, look, choose, copy
 
 
 def _documents(config: Config, observations: str) -> Stage:
@@ -281,3 +316,9 @@ def _replay(
     config: Config,
 ) -> None:
     archives.replay(path, kept, observations, config.crawl, account.left_out)
+
+
+def _copy(
+    chosen: Iterable[pa.RecordBatch], account: Account, *, observations: str, config: Config
+) -> None:
+    slices.copy(chosen, observations, config.crawl, account.left_out)
