@@ -8,30 +8,22 @@ wants, with a log of what was asked when.
 
 import asyncio
 import contextlib
-import gzip
 import ssl
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from crawl import canonical, url
 from crawl.schema import LINKS
+from tests import web_server
+from tests.web_answers import HTML, chunked, gzipped, redirect, response
+from tests.web_log import Hit, ListLog
+from tests.web_server import Answer, Handler
 
-Handler = Callable[[asyncio.StreamWriter], Awaitable[None]]
-HTML = "text/html; charset=utf-8"
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One request: when it had come in whole, in seconds of the monotonic clock."""
-
-    host: str
-    path: str
-    at: float
-    headers: dict[str, str]
+__all__ = ["HTML", "Handler", "Hit", "Site", "chunked", "endless", "gzipped", "hang", "links_to",
+           "redirect", "response", "serve", "slam"]  # fmt: skip
 
 
 @dataclass
@@ -39,15 +31,15 @@ class Site:
     """What the web holds. Unknown hosts and paths are answered with 404."""
 
     port: int = 0
-    routes: dict[tuple[str, str], bytes | Handler] = field(default_factory=dict)
-    log: list[Hit] = field(default_factory=list)
+    routes: dict[tuple[str, str], Answer] = field(default_factory=dict)
+    log: ListLog = field(default_factory=ListLog)
 
     @property
     def resolve(self) -> dict[str, str]:
         """`[crawl.resolve]` that leads here."""
         return {"*.web.test": f"127.0.0.1:{self.port}", "*.other.test": f"127.0.0.1:{self.port}"}
 
-    def route(self, host: str, path: str, answer: bytes | Handler) -> None:
+    def route(self, host: str, path: str, answer: Answer) -> None:
         """Answers a path with these bytes, as they are, or by a coroutine."""
         self.routes[host, path] = answer
 
@@ -64,58 +56,9 @@ class Site:
         """What was asked of a host, in order."""
         return [hit.path for hit in self.log if hit.host == host]
 
-    async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            first = await reader.readexactly(1)
-            if first == b"\x16":  # TLS, of which this port knows nothing
-                writer.write(response(400))
-                return
-            head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            line, *fields = head.strip().split("\r\n")
-            headers = dict(item.lower().split(": ", 1) for item in fields)
-            host = headers["host"].partition(":")[0]
-            path = line.split(" ")[1]
-            self.log.append(Hit(host, path, time.monotonic(), headers))
-            answer = self.routes.get((host, path), response(404, b"not here"))
-            if isinstance(answer, bytes):
-                writer.write(answer)
-                await writer.drain()
-            else:
-                await answer(writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the client went away, as some tests make it
-        finally:
-            writer.close()
-
-
-def response(
-    status: int, body: bytes = b"", headers: dict[str, str] | None = None, *, length: bool = True
-) -> bytes:
-    """A whole HTTP/1.1 answer."""
-    fields = {"Content-Type": HTML} | (headers or {})
-    if length:
-        fields["Content-Length"] = str(len(body))
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {status} Reason\r\n{head}\r\n".encode() + body
-
-
-def redirect(location: str, status: int = 302) -> bytes:
-    """An answer that sends elsewhere."""
-    return response(status, b"", {"Location": location})
-
-
-def gzipped(html: str) -> bytes:
-    """A page whose Content-Encoding is gzip."""
-    body = gzip.compress(html.encode(), mtime=0)
-    return response(200, body, {"Content-Encoding": "gzip"})
-
-
-def chunked(html: str, size: int = 7) -> bytes:
-    """A page that comes in chunks."""
-    data = html.encode()
-    pieces = [data[start : start + size] for start in range(0, len(data), size)]
-    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    return response(200, body, {"Transfer-Encoding": "chunked"}, length=False)
+    def find(self, hit: Hit) -> Answer:
+        """What a request is answered with."""
+        return self.routes.get((hit.host, hit.path), response(404, b"not here"))
 
 
 async def hang(writer: asyncio.StreamWriter) -> None:
@@ -141,9 +84,7 @@ def serve(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     """A web that lives in a thread of its own, for as long as the context."""
     site = Site()
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(
-        asyncio.start_server(site.serve_one, "127.0.0.1", 0, ssl=tls, backlog=256)
-    )
+    server = loop.run_until_complete(web_server.listen(site, "127.0.0.1", 0, tls=tls))
     site.port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
