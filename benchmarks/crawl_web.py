@@ -12,7 +12,6 @@ import json
 import ssl
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +29,9 @@ MEAN_BYTES = 190_000
 MADE = 200
 """Pages made where the real ones are not here."""
 LATENCY_S = 0.02
-ROBOTS = b"User-agent: *\nDisallow: /private\nDisallow: /search?\nAllow: /\n\nSitemap: /sitemap.xml\n"
+ROBOTS = (
+    b"User-agent: *\nDisallow: /private\nDisallow: /search?\nAllow: /\n\nSitemap: /sitemap.xml\n"
+)
 
 
 def bodies() -> list[bytes]:

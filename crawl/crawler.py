@@ -1,160 +1,191 @@
 """Asks the live web for links, one polite request after another, until each has an observation.
 
-Rule: every request, of a page, a robots.txt or a redirect, is a turn that the frontier gave; and
-none is made that the robots.txt of its own origin does not allow, redirects' targets included. A
-host that the frontier has lost is not asked again: what is left of it ends as its last failure did.
+One crawler multiplexes the hosts of all tasks of a process. Rule: every request, of a page, a
+robots.txt or a redirect, is a turn that the frontier gave; and none is made that the robots.txt of
+its own origin does not allow, redirects' targets included. A host that the frontier has lost is not
+asked again: what is left of it ends as its last failure did.
 """
 
 import asyncio
 import datetime
-import json
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urljoin
 
-from crawl import content, network, robots, url, warc
-from crawl import observations as ledger
+import msgspec
+
+from crawl import consent, content, gates, network, outcomes, robots, url
 from crawl.config import CrawlConfig
-from crawl.frontier import Ask, Done, Drop, Frontier
-from crawl.network import Exchange, Failure
-from crawl.pace import Pace
-from crawl.schema import BadInput, Observation, PageOutcome
+from crawl.frontier import Ask, Drop, Frontier, Wait
+from crawl.gates import Gates
+from crawl.hosts import NEVER
+from crawl.network import Failure, Web
+from crawl.outcomes import Asked
+from crawl.pace import Pace, retry_after
+from crawl.schema import PageOutcome
+from crawl.status import Status
+from crawl.steering import Steering
+from crawl.warc import Answer, Exchange, Place
+from crawl.work import Fetched, Job, OriginFile, Page, Work
 
 # Of a host to which no connection can be made this is the outcome, not that of its robots.txt.
 NO_HOST = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TLS_ERROR, PageOutcome.PRIVATE_ADDRESS})
+BOUND_S = 10.0
+"""Seconds between two sums over all hosts."""
+TURNS = 64
+"""Turns given at once, before what came in is looked at."""
 
-Row = dict[str, Any]
 Clock = Callable[[], float]
 Now = Callable[[], datetime.datetime]
 
 
-async def crawl(
-    todo: list[Row], writer: ledger.Writer, config: CrawlConfig, clock: Clock, now: Now
-) -> None:
-    """Appends one observation for each link of `todo` (link_id, url_key, fetch_url, host) to the
-    ledger. Raises BadInput for settings with which nobody should be asked; what else goes wrong
-    here, such as a full disk, is raised as it is, never in a group."""
-    require_contact(config)
-    frontier: Frontier[_Job] = Frontier(Pace.of(config), config.connections)
-    by_host: dict[str, list[_Job]] = {}
-    for link in todo:
-        page = _Page(link, url.without_fragment(link["fetch_url"]))
-        by_host.setdefault(link["host"], []).append(page)
-    for host, pages in by_host.items():
-        frontier.add(host, pages)
-    failed: Exception | None = None
-    try:
-        async with network.session(config) as web, asyncio.TaskGroup() as group:
-            await _Crawl(frontier, web, writer, config, clock, now, group).run()
-    except ExceptionGroup as errors:
-        failed = _first(errors)
-    if failed:
-        raise failed
+class Crawler:
+    """The state of one crawl: whose turn it is, what each origin allows, who waits to be told."""
 
-
-def require_contact(config: CrawlConfig) -> None:
-    """BadInput where the live web would be asked by nobody in particular."""
-    if config.live and not config.user_agent:
-        raise BadInput(
-            "crawl.user_agent: is needed to ask the live web: `name/1.0 (+https://your.page)`, or "
-            "set crawl.live = false"
-        )
-
-
-def _first(error: Exception) -> Exception:
-    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
-
-
-@dataclass(frozen=True)
-class _Page:
-    """A link on its way: where it stands after `hops` redirects."""
-
-    link: Row
-    target: str
-    hops: int = 0
-    attempts: int = 0
-
-
-@dataclass(frozen=True)
-class _Robots:
-    """A robots.txt on its way, for the origin that it will speak for."""
-
-    origin: str
-    target: str
-    hops: int = 0
-    attempts: int = 0
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    rules: robots.Rules
-    refusal: PageOutcome
-    at: float
-
-
-_Job = _Page | _Robots
-
-
-class _Crawl:
-    """The state of one crawl: what each origin allows, and who waits to be told."""
-
-    def __init__(
-        self,
-        frontier: Frontier[_Job],
-        web: network.Web,
-        writer: ledger.Writer,
-        config: CrawlConfig,
-        clock: Clock,
-        now: Now,
-        group: asyncio.TaskGroup,
-    ) -> None:
-        self.frontier, self.web, self.writer = frontier, web, writer
-        self.config, self.clock, self.now, self.group = config, clock, now, group
+    def __init__(self, web: Web, config: CrawlConfig, clock: Clock, now: Now) -> None:
+        self.web, self.config, self.clock, self.now = web, config, clock, now
+        self.frontier: Frontier[Job] = Frontier(Pace.of(config), config.connections)
+        self.gates = Gates(config)
         self.token = config.product_token()
-        self.asked = json.dumps({"user_agent": config.user_agent})
-        self.verdicts: dict[str, _Verdict] = {}
-        self.parked: dict[str, list[_Page]] = {}
-        self.causes: dict[str, PageOutcome] = {}  # of each host's last failure
-        self.wake = asyncio.Event()
+        self.asked = Asked(config.user_agent)
+        self.status = Status(began=clock())
+        self.steering = Steering()
+        self.held = False
+        """Nobody is asked for the moment: paused, or no files are left."""
+        self._works: list[Work] = []
+        self._measured = NEVER
+        self._causes: dict[str, PageOutcome] = {}  # of each host's last failure
+        self._wake = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def ask(self, work: Work) -> None:
+        """Takes a task's jobs, and returns when all are settled."""
+        moment, now = self.now(), self.clock()
+        for origin, got in work.rules.items():
+            rules = robots.verdict(got.status, got.body, self.token)
+            self.gates.settle(origin, rules, PageOutcome.ROBOTS_UNREACHABLE, now)
+        for origin, since in work.notes.unreachable(moment):
+            self.gates.remember(origin, now - since)
+        work.begin()
+        self._works.append(work)
+        for host, jobs in work.queues():
+            self.frontier.add(host, jobs, not_before=self._not_before(work, host, moment, now))
+            self.status.expect(host, len(jobs) * self._delay_s(work, host))
+        if work.released:
+            self.release(work)
+        self.wake()
+        await work.done.wait()
+        self._works.remove(work)
+
+    def release(self, work: Work) -> None:
+        """Gives back what a task has not begun: its other jobs end as they are on their way."""
+        work.released = True
+        for host, _ in work.queues():
+            for job in self.frontier.drain(host):
+                self._let_go(job)
+        self.wake()
+
+    def release_all(self) -> None:
+        """Gives back all that was not begun."""
+        for work in list(self._works):
+            self.release(work)
+
+    def measure(self) -> Status:
+        """How far the crawl is."""
+        counts, status, now = self.frontier.counts(), self.status, self.clock()
+        status.seconds, status.left = now - status.began, counts.jobs
+        status.active, status.waiting = counts.ready, counts.waiting
+        status.in_flight, status.state = counts.in_flight, self.steering.state
+        status.received = self.web.received
+        if now - self._measured >= BOUND_S:
+            status.left_s, self._measured = self.frontier.bound_s(), now
+        return status
+
+    def wake(self) -> None:
+        """Something has changed: look whose turn it is."""
+        self._wake.set()
 
     async def run(self) -> None:
-        while not isinstance(step := self.frontier.next(self.clock()), Done):
-            if isinstance(step, Ask):
-                self.begin(step.host, step.job)
+        """Gives turns until cancelled. What goes wrong here, such as a full disk, is raised as it
+        is, never in a group."""
+        failed: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                await self._turns()
+        except ExceptionGroup as errors:
+            failed = _first(errors)
+        if failed:
+            raise failed
+
+    async def _turns(self) -> None:
+        while True:
+            pause = self._step()
+            if pause == 0.0:
+                await asyncio.sleep(0)
                 continue
-            if isinstance(step, Drop):
-                self.drop(step.host, step.job)
-                continue
-            self.wake.clear()
-            pause = None if step.until is None else max(0.0, step.until - self.clock())
+            self._wake.clear()
             try:
-                await asyncio.wait_for(self.wake.wait(), pause)
+                await asyncio.wait_for(self._wake.wait(), pause)
             except TimeoutError:
                 continue
 
-    def begin(self, host: str, job: _Job) -> None:
-        """Uses a turn of a host: for the job, or for the robots.txt that it needs first."""
-        if isinstance(job, _Robots):
-            self.start(job.target, self.ask_robots(host, job))
-            return
-        origin = url.origin(job.target)
-        if origin in self.parked:
-            self.parked[origin].append(job)
-            self.frontier.unused(host)
-            return
-        verdict = self.verdicts.get(origin)
-        if verdict is None or self.clock() - verdict.at > robots.CACHE_S:
-            self.parked[origin] = [job]
-            first = _Robots(origin, robots.location(job.target))
-            self.start(first.target, self.ask_robots(host, first))
-        elif verdict.rules.allows(job.target):
-            self.start(job.target, self.ask_page(host, job))
-        else:
-            self.record(job, verdict.refusal)
-            self.frontier.unused(host)
+    def _step(self) -> float | None:
+        """Gives turns; returns the seconds after which there may be more, None: when something
+        ends."""
+        for _ in range(TURNS):
+            if self.held:
+                return None
+            if (debt := self._debt_s()) > 0:
+                return debt
+            match self.frontier.next(self.clock()):
+                case Ask(host, job):
+                    self._begin(host, job)
+                case Drop(host, job):
+                    self._drop(host, job)
+                case Wait(until) if until is not None:
+                    return max(1e-3, until - self.clock())
+                case _:
+                    return None
+        return 0.0
 
-    def start(self, target: str, work: Coroutine[Any, Any, None]) -> None:
+    def _debt_s(self) -> float:
+        """Seconds until the bytes that came are not more than may."""
+        bound = self.steering.max_bytes_per_s
+        bound = self.config.max_bytes_per_s if bound is None else bound
+        if not bound:
+            return 0.0
+        return self.web.received / bound - (self.clock() - self.status.began)
+
+    def _begin(self, host: str, job: Job) -> None:
+        """Uses a turn of a host: for the job, or for the robots.txt that it needs first."""
+        if job.work.released:
+            self._let_go(job)
+        elif isinstance(job, OriginFile):
+            self._start(job.target, self._ask_file(host, job))
+            return
+        elif self._page_begun(host, job):
+            return
+        self.frontier.unused(host)
+
+    def _page_begun(self, host: str, page: Page) -> bool:
+        """Whether a request was begun for a page, or for what must be known of its origin."""
+        if self.steering.denies(page.target):
+            self._record(page, PageOutcome.DENIED)
+            return False
+        match self.gates.look(page, self.clock()):
+            case gates.Open(said):
+                self._start(page.target, self._ask_page(host, page, said))
+                return True
+            case gates.Need(file):
+                self._start(file.target, self._ask_file(host, file))
+                return True
+            case gates.Closed(outcome, said):
+                self._record(page, outcome, said=said)
+            case gates.Elsewhere():
+                page.work.put_off(page)
+        return False
+
+    def _start(self, target: str, work: Coroutine[Any, Any, None]) -> None:
         """Lets a request go its way beside the others."""
 
         async def named() -> None:
@@ -167,181 +198,255 @@ class _Crawl:
                 text = f"asking for {target} failed: {type(error).__name__}: {error}"
                 raise RuntimeError(text) from error
 
-        self.group.create_task(named())
+        assert self._group is not None
+        self._group.create_task(named())
 
-    def drop(self, host: str, job: _Job) -> None:
-        """Settles a job of a host that is not asked again."""
-        cause = PageOutcome.OVER_HOST_BUDGET
-        if self.frontier.lost(host):
-            cause = self.causes[host]
-        if isinstance(job, _Robots):
-            self.settle(job, None, b"", cause)
-        else:
-            self.record(job, cause)
-
-    async def ask_robots(self, host: str, job: _Robots) -> None:
-        moment = self.now()
-        failed, cause = False, PageOutcome.ROBOTS_UNREACHABLE
+    async def _ask_file(self, host: str, file: OriginFile) -> None:
+        moment, began = self.now(), self.clock()
+        cause, wait_s = None, None
         try:
-            exchange = await network.ask(
-                self.web, job.target, self.config, first=robots.MAX_BYTES + 1
-            )
+            most = robots.MAX_BYTES + 1
+            exchange = await network.ask(self.web, file.target, moment, most=most)
         except Failure as failure:
-            failed = failure.passing
+            refusal = PageOutcome.ROBOTS_UNREACHABLE
             if failure.outcome in NO_HOST or not failure.connected:
-                cause = failure.outcome
-            if not (failed and self.retry(host, job)):
-                self.settle(job, None, b"", cause)
+                refusal = failure.outcome
+            cause = refusal if failure.passing else None
+            if not (cause and self._retry(host, file)):
+                self._file_failed(file, refusal)
         else:
-            failed = _passes(exchange.answer.status)
-            if not (failed and self.retry(host, job)):
-                self.archive(job.target, moment, exchange)
-                self.robots_answered(job, exchange)
-        self.end(host, cause if failed else None)
+            answer = exchange.answer
+            if outcomes.passes(answer.status):
+                cause = PageOutcome.ROBOTS_UNREACHABLE
+                wait_s = self._asked_to_wait(host, file, answer)
+            if not (cause and self._retry(host, file)):
+                file.work.writer.archive(exchange, {"purpose": f"{file.kind} of {file.origin}"})
+                self._file_answered(file, exchange)
+        self._end(host, began, cause, wait_s)
 
-    def robots_answered(self, job: _Robots, exchange: Exchange) -> None:
+    def _file_answered(self, file: OriginFile, exchange: Exchange) -> None:
+        if file.step is None:
+            self._tdm_answered(file, exchange.answer)
+            return
         answer = exchange.answer
-        target = _redirect(job.target, answer)
-        if target is not None and job.hops < robots.MAX_REDIRECTS:
-            if _same_site(job.target, target):
-                hop = replace(job, target=target, hops=job.hops + 1, attempts=0)
-                self.frontier.again(url.host(target), [hop])
-                return
-            self.settle(job, None, b"")
-            return
-        try:
-            coding = answer.header("Content-Encoding")
-            body = content.first(answer.body, coding, robots.MAX_BYTES + 1)
-        except content.Undecodable:
-            self.settle(job, None, b"")
-            return
-        self.settle(job, answer.status, body)
+        led = robots.answered(
+            file.step, answer.status, answer.headers, answer.body, truncated=exchange.truncated
+        )
+        if isinstance(led, robots.Rules):
+            if file.kind == "handed":
+                self._hand_over(file, Fetched.of(file.origin, answer))
+            else:
+                self._rules_known(file, led)
+        elif outcomes.same_site(file.target, led.target):
+            hop = replace(file, target=led.target, step=led, attempts=0)
+            self.frontier.again(url.host(led.target), [hop])
+        else:
+            file.work.elsewhere.append(led)
+            self._hand_over(file)
 
-    def settle(
+    def _tdm_answered(self, file: OriginFile, answer: Answer) -> None:
+        target = outcomes.redirect(file.target, answer)
+        if target and file.hops < robots.MAX_REDIRECTS and outcomes.same_site(file.target, target):
+            hop = replace(file, target=target, hops=file.hops + 1, attempts=0)
+            self.frontier.again(url.host(target), [hop])
+            return
+        self._tdm_known(file, outcomes.plain(answer, consent.TDM_BYTES + 1))
+
+    def _tdm_known(self, file: OriginFile, body: bytes) -> None:
+        waited = self.gates.reserve(file.origin, consent.of_tdmrep(body))
+        self.frontier.again(url.host(file.origin), list(waited))
+
+    def _file_failed(self, file: OriginFile, refusal: PageOutcome) -> None:
+        """There was no answer, and is none to be had for now."""
+        if file.step is None:
+            self._tdm_known(file, b"")
+        elif file.kind == "handed":
+            self._hand_over(file, Fetched(file.origin, None, b""))
+        else:
+            self._rules_known(file, robots.failed(file.step), refusal)
+
+    def _hand_over(self, file: OriginFile, fetched: Fetched | None = None) -> None:
+        """A robots.txt is for another owner to ask for, or to be told what it says: who waits for
+        it here is asked for in a later round."""
+        if fetched:
+            file.work.fetched.append(fetched)
+        if file.kind == "handed":
+            file.work.settled()
+        for page in self.gates.put_off(file.origin) if file.kind == "robots" else ():
+            page.work.put_off(page)
+
+    def _rules_known(
         self,
-        job: _Robots,
-        status: int | None,
-        body: bytes,
-        cause: PageOutcome = PageOutcome.ROBOTS_UNREACHABLE,
+        file: OriginFile,
+        found: robots.Rules,
+        refusal: PageOutcome = PageOutcome.ROBOTS_UNREACHABLE,
     ) -> None:
         """An origin's rules are known: those who waited for them go on, before all others."""
-        rules = robots.verdict(status, body, self.token)
-        refusal = cause if rules.unreachable else PageOutcome.ROBOTS_DISALLOWED
-        self.verdicts[job.origin] = _Verdict(rules, refusal, self.clock())
-        owner = url.host(job.origin)
-        if (delay_s := rules.crawl_delay_s()) is not None:
-            self.frontier.slow(owner, delay_s)
-        self.frontier.again(owner, list(self.parked.pop(job.origin)))
+        now, host, notes = self.clock(), url.host(file.origin), file.work.notes
+        rules, waited = self.gates.settle(file.origin, found, refusal, now)
+        delay_s = min(rules.crawl_delay_s() or 0.0, self.config.max_delay_s)
+        if delay_s > self.config.min_delay_s:
+            self.frontier.slow(host, delay_s)
+            notes.tell(msgspec.structs.replace(notes.about(host), delay_s=delay_s))
+        since = self.gates.unreachable_since(file.origin)
+        moment = None if since is None else self.now() - datetime.timedelta(seconds=now - since)
+        notes.reached(file.origin, moment)
+        self.frontier.again(host, list(waited))
 
-    async def ask_page(self, host: str, job: _Page) -> None:
+    async def _ask_page(self, host: str, page: Page, said: tuple[str, ...]) -> None:
         moment, began = self.now(), self.clock()
-        failed, cause = False, PageOutcome.HTTP_ERROR
+        cause, wait_s = None, None
         try:
-            exchange = await network.ask(self.web, job.target, self.config)
+            exchange = await network.ask(
+                self.web, page.target, moment, most=self.config.max_bytes, wanted=self._wanted
+            )
         except Failure as failure:
-            failed, cause = failure.passing, failure.outcome
-            if not (failed and self.retry(host, job)):
-                self.record(job, failure.outcome, moment=moment, elapsed_s=self.clock() - began)
+            cause = failure.outcome if failure.passing else None
+            if not (cause and self._retry(host, page)):
+                elapsed_s = self.clock() - began
+                self._record(page, failure.outcome, moment=moment, elapsed_s=elapsed_s, said=said)
         else:
-            failed = _passes(exchange.answer.status)
-            if not (failed and self.retry(host, job)):
-                self.page_answered(job, exchange, moment, self.clock() - began)
-        self.end(host, cause if failed else None)
+            if outcomes.passes(exchange.answer.status):
+                cause = PageOutcome.HTTP_ERROR
+                wait_s = self._asked_to_wait(host, page, exchange.answer)
+            if not (cause and self._retry(host, page)):
+                self._page_answered(page, exchange, self.clock() - began, said)
+        self._end(host, began, cause, wait_s)
 
-    def page_answered(
-        self, job: _Page, exchange: Exchange, moment: datetime.datetime, elapsed_s: float
+    def _wanted(self, answer: Answer) -> bool:
+        """Whether the body of an answer is worth reading: that of an error tells why."""
+        if not 200 <= answer.status < 300:
+            return True
+        said = consent.of_headers(answer.headers, self.token)
+        kind = answer.header("Content-Type")
+        return content.may_be_html(kind) and not outcomes.refused(said, self.config.obey)
+
+    def _page_answered(
+        self, page: Page, exchange: Exchange, elapsed_s: float, said: tuple[str, ...]
     ) -> None:
-        place = self.archive(job.target, moment, exchange)
-        outcome = _outcome(exchange)
-        final_url = job.target
-        if (target := _redirect(job.target, exchange.answer)) is not None:
-            if not target:
-                outcome = PageOutcome.PROTOCOL_ERROR
-            elif not _same_site(job.target, target):
-                outcome, final_url = PageOutcome.REDIRECTED_OFFSITE, target
-            elif job.hops >= self.config.max_redirects:
-                outcome = PageOutcome.REDIRECT_LOOP
-            else:
-                hop = replace(job, target=target, hops=job.hops + 1, attempts=0)
-                self.frontier.again(url.host(target), [hop])
-                return
-        job = replace(job, target=final_url)
-        self.record(job, outcome, exchange, place, moment=moment, elapsed_s=elapsed_s)
+        outcome, hop = self._where(page, exchange)
+        if outcome is None:
+            page.work.writer_of(page).archive(exchange, self._note(page, said))
+            self.frontier.again(url.host(hop.target), [hop])
+            return
+        said = (*said, *outcomes.signals(exchange.answer, self.token, outcome))
+        if outcome == PageOutcome.OK and outcomes.refused(said, self.config.obey):
+            outcome = PageOutcome.OPTED_OUT
+            if exchange.answer.body:
+                bare = replace(exchange.answer, body=b"")
+                exchange = replace(exchange, answer=bare, truncated="unspecified")
+        place = page.work.writer_of(page).archive(exchange, self._note(page, said))
+        self._record(
+            hop, outcome, exchange, place, moment=exchange.moment, elapsed_s=elapsed_s, said=said
+        )
 
-    def retry(self, host: str, job: _Job) -> bool:
+    def _where(self, page: Page, exchange: Exchange) -> tuple[PageOutcome | None, Page]:
+        """How an answer ends a page; no outcome: it goes on at the target."""
+        target = outcomes.redirect(page.target, exchange.answer)
+        if target is None:
+            return outcomes.of_answer(exchange), page
+        if not target:
+            return PageOutcome.PROTOCOL_ERROR, page
+        if page.hops >= self.config.max_redirects:
+            return PageOutcome.REDIRECT_LOOP, page
+        hop = replace(page, target=target, hops=page.hops + 1, attempts=0)
+        if outcomes.same_site(page.target, target):
+            return None, hop
+        return PageOutcome.REDIRECTED_OFFSITE, hop
+
+    def _asked_to_wait(self, host: str, job: Job, answer: Answer) -> float | None:
+        """The seconds that a server that has had enough wants to be left alone."""
+        value = answer.header("Retry-After")
+        if answer.status not in (429, 503) or value is None:
+            return None
+        wait_s = retry_after(value, self.now())
+        if wait_s is not None:
+            wait_s = min(wait_s, self.config.max_retry_after_s)
+            until = self.now() + datetime.timedelta(seconds=wait_s)
+            notes = job.work.notes
+            notes.tell(msgspec.structs.replace(notes.about(host), until=until))
+        return wait_s
+
+    def _retry(self, host: str, job: Job) -> bool:
         """Puts a job back, if it has an attempt left."""
-        if job.attempts >= self.config.retries:
+        if job.attempts >= self.config.retries or job.work.released:
             return False
         self.frontier.again(host, [replace(job, attempts=job.attempts + 1)])
         return True
 
-    def archive(self, target: str, moment: datetime.datetime, exchange: Exchange) -> warc.Place:
-        answer, request = exchange.answer, exchange.request
-        return self.writer.archive(
-            warc.Exchange(target, moment, answer, request, exchange.truncated)
+    def _end(
+        self, host: str, began: float, cause: PageOutcome | None, wait_s: float | None
+    ) -> None:
+        """A turn of a host is over; `cause` is a failure that may pass."""
+        if cause:
+            self._causes[host] = cause
+        now = self.clock()
+        self.frontier.ended(
+            host, now, latency_s=now - began, failed=cause is not None, retry_after_s=wait_s
         )
+        self.wake()
 
-    def record(
+    def _drop(self, host: str, job: Job) -> None:
+        """Settles a job of a host that is lost, or had its time: it is not asked."""
+        outcome = PageOutcome.OVER_HOST_BUDGET
+        if self.frontier.lost(host):
+            outcome = self._causes[host]
+        if job.work.released:
+            self._let_go(job)
+        elif isinstance(job, Page):
+            self._record(job, outcome)
+        else:
+            self._file_failed(job, outcome)
+
+    def _let_go(self, job: Job) -> None:
+        """A job that was given back: somebody else asks."""
+        if isinstance(job, OriginFile) and job.kind != "handed":
+            for page in self.gates.drop(job.origin):
+                page.work.give_back()
+        else:
+            job.work.give_back()
+
+    def _note(self, page: Page, said: tuple[str, ...]) -> dict[str, str]:
+        note = {"link-id": page.link_id.hex(), "link": page.url, "robots": "allowed"}
+        return note | ({"ai-signals": text} if (text := consent.joined(said)) else {})
+
+    def _record(
         self,
-        job: _Page,
+        page: Page,
         outcome: PageOutcome,
         exchange: Exchange | None = None,
-        place: warc.Place | None = None,
+        place: Place | None = None,
         *,
         moment: datetime.datetime | None = None,
         elapsed_s: float | None = None,
+        said: tuple[str, ...] = (),
     ) -> None:
-        answer = exchange.answer if exchange else None
-        row = Observation(
-            link_id=job.link["link_id"],
-            url_key=job.link["url_key"],
-            url=job.link["fetch_url"],
-            outcome=outcome,
-            source="live",
-            status=answer.status if answer else None,
-            final_url=job.target,
-            content_type=answer.header("Content-Type") if answer else None,
-            content_encoding=answer.header("Content-Encoding") if answer else None,
-            bytes=len(answer.body) if answer else None,
-            digest=warc.digest(answer.body) if answer else None,
-            fetched_at=moment or self.now(),
-            elapsed_s=elapsed_s,
+        row = outcomes.row(
+            page,
+            outcome,
             asked=self.asked,
+            moment=moment or self.now(),
+            elapsed_s=elapsed_s,
+            exchange=exchange,
+            said=said,
         )
-        self.writer.append(row, place)
+        page.work.writer_of(page).append(row, place)
+        self.status.count(outcome)
+        page.work.settled()
 
-    def end(self, host: str, cause: PageOutcome | None) -> None:
-        """A turn of a host is over; `cause` is a failure that may pass."""
-        if cause:
-            self.causes[host] = cause
-        self.frontier.ended(host, self.clock(), failed=cause is not None)
-        self.wake.set()
+    def _not_before(self, work: Work, host: str, moment: datetime.datetime, now: float) -> float:
+        """When a host may first be asked: at once, unless an earlier crawl asked it."""
+        if not work.notes.begun:
+            return NEVER
+        wait_s, until = self._delay_s(work, host), work.notes.until(host)
+        if until:
+            wait_s = max(wait_s, (until - moment).total_seconds())
+        return now + wait_s
 
-
-def _passes(status: int) -> bool:
-    return status == 429 or 500 <= status < 600
-
-
-def _redirect(base: str, answer: warc.Answer) -> str | None:
-    """Where an answer sends to, without a fragment; "" where that cannot be asked for, or only with
-    a password; None where it sends nowhere."""
-    location = answer.header("Location")
-    if answer.status not in (301, 302, 303, 307, 308) or not location:
-        return None
-    try:
-        target = url.fetch_url(urljoin(base, location.strip()))
-    except ValueError:
-        return ""
-    return url.without_fragment(target) if target and not url.has_credentials(target) else ""
+    def _delay_s(self, work: Work, host: str) -> float:
+        """The delay of a host, as far as it is known before it was asked."""
+        return max(self.config.min_delay_s, work.notes.delay_s(host))
 
 
-def _same_site(one: str, other: str) -> bool:
-    domain = url.registrable_domain
-    return bool(other) and domain(url.host(one)) == domain(url.host(other))
-
-
-def _outcome(exchange: Exchange) -> PageOutcome:
-    answer = exchange.answer
-    kind, coding = answer.header("Content-Type"), answer.header("Content-Encoding")
-    cut = exchange.truncated is not None
-    return content.outcome(answer.status, kind, coding, answer.body, cut=cut)
+def _first(error: Exception) -> Exception:
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

@@ -1,59 +1,44 @@
 """One request over the network, and nothing about when or why: where the sockets are.
 
 Redirects are not followed, cookies are not kept, codings are not undone, certificates are verified,
-and no address of a private network is connected to unless `[crawl.resolve]` names it. Names are
-looked up before a request's time begins to run, in threads of their own: dead names cost the
-living ones nothing. Every way in which the world fails here is a `Failure` with its outcome.
+and no address of a private network is connected to unless `[crawl.resolve]` names it. Every way in
+which the world fails here is a `Failure` with its outcome; what this machine lacks is raised.
 """
 
 import asyncio
 import contextlib
+import datetime
 import errno
-import functools
-import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from crawl import content, url
+from crawl import url
+from crawl.addresses import (
+    DEFAULT_PORTS,
+    Pin,
+    PrivateAddress,
+    is_offline,
+    is_public,
+    pinned,
+)
 from crawl.config import CrawlConfig
+from crawl.names import Names
 from crawl.schema import BadInput, PageOutcome
-from crawl.warc import Answer, Request
+from crawl.warc import Answer, Exchange, Request
 
 ACCEPT = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1"
-ACCEPT_ENCODING = "gzip, deflate, br"
+ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 MAX_HEADER_BYTES = 64 * 1024
+GRACE_S = 10.0
+"""Seconds of an answer before its rate counts."""
 PASSING = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TIMEOUT, PageOutcome.PROTOCOL_ERROR})
-DEFAULT_PORTS = {"http": 80, "https": 443}
-LOOK_UPS = 64
-"""Names looked up at once, at most. Each is a thread."""
-LOOK_UP_S = 30.0
-"""Seconds for one name: three servers, asked twice, five seconds each (resolv.conf's defaults)."""
-NAMES_S = 600.0
-"""Seconds that an answer is used for."""
-
-UNICAST = ipaddress.ip_network("2000::/3")
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Global by IANA's registries of special addresses, or unknown to older Pythons, and no web site's:
-# protocol assignments (Teredo, ORCHID), 6to4 and its relays, AS112, AMT, documentation.
-SPECIAL = tuple(
-    map(
-        ipaddress.ip_network,
-        ("192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24",
-         "2001::/23", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
-    )
-)  # fmt: skip
-
-
-Address = str
-
 
 LOCAL_FAULTS = frozenset(
     {
@@ -68,12 +53,11 @@ LOCAL_FAULTS = frozenset(
 )
 # Said of a network far away, too, and of a name server that does not know what to say.
 FAULTS_OFFLINE = frozenset({errno.ENETUNREACH, socket.EAI_AGAIN})
-FAR = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses that are nobody's (RFC 5737, RFC 3849), so that the way to them is the way out."""
 
-
-class PrivateAddress(OSError):
-    """A host stands in a private network."""
+Met = tuple[str, int, str | None]
+"""Address, port and version of TLS of the server that a request came to."""
+MET: ContextVar[list[Met]] = ContextVar("met")
+Wanted = Callable[[Answer], bool]
 
 
 class Failure(Exception):
@@ -91,73 +75,73 @@ class Failure(Exception):
         return self.outcome in PASSING
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """A request and its answer; `truncated` is WARC's word for why the body is not all of it."""
-
-    request: Request
-    answer: Answer
-    truncated: str | None
-
-
-@dataclass(frozen=True)
-class Pin:
-    """One line of `[crawl.resolve]`: a host, or all below `suffix`, and where it stands."""
-
-    port: int | None
-    name: str
-    wild: bool
-    address: str
-    address_port: int
-
-    def fits(self, host: str, port: int) -> bool:
-        """Whether the line speaks for a host, asked at a port."""
-        if self.port is not None and port != self.port:
-            return False
-        host = host.lower()
-        return host.endswith("." + self.name) if self.wild else host == self.name
-
-
-@dataclass(frozen=True)
+@dataclass
 class Web:
-    """What requests go through."""
+    """What requests go through; `received` counts the bytes of bodies that came."""
 
     client: aiohttp.ClientSession
-    names: "_Resolver"
+    names: Names
+    config: CrawlConfig
+    pins: tuple[Pin, ...]
+    received: int = field(default=0)
 
 
 @contextlib.asynccontextmanager
 async def session(config: CrawlConfig) -> AsyncIterator[Web]:
     """The web, for as long as the context. Raises BadInput where `ca_file` cannot be read."""
-    pins = pinned(config)
+    pins = pinned(config.resolve)
     trust = _trust(config)
-    names = _Resolver(pins, min(LOOK_UPS, config.connections))
+    proxy = _proxy_pins(config)
+    names = Names(
+        (*pins, *proxy), ip=config.ip, servers=config.name_servers, at_once=config.look_ups
+    )
     try:
-        async with _client(config, pins, names, trust) as client:
-            yield Web(client, names)
+        async with _client(config, (*pins, *proxy), names, trust) as client:
+            yield Web(client, names, config, pins)
     finally:
         await names.close()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's, which also tells whom it met: a response has let go of its connection early."""
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+        connection = await super().connect(req, traces, timeout)
+        transport = connection.transport
+        if transport is not None and (place := transport.get_extra_info("peername")):
+            tls = transport.get_extra_info("ssl_object")
+            MET.get().append((place[0], place[1], tls.version() if tls else None))
+        return connection
+
+
 def _client(
-    config: CrawlConfig, pins: tuple["Pin", ...], names: "_Resolver", trust: ssl.SSLContext
+    config: CrawlConfig, pins: tuple[Pin, ...], names: Names, trust: ssl.SSLContext
 ) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
+    allowed = frozenset((pin.address, pin.address_port) for pin in pins)
+
+    def guarded(info: Any) -> socket.socket:
+        # The last look, at the very address: aiohttp asks no resolver about a literal one.
+        family, kind, proto, _, (address, port, *_) = info
+        if (address, port) not in allowed and not is_public(address):
+            raise PrivateAddress(f"{address} is an address of a private network")
+        return socket.socket(family, kind, proto)
+
+    connector = _Connector(
         limit=0,  # the frontier limits
         force_close=True,  # aiohttp asks again, unseen, where a kept connection turns out dead
         ssl=trust,
         resolver=names,
         use_dns_cache=False,  # the resolver has its own
-        socket_factory=functools.partial(
-            _socket, frozenset((pin.address, pin.address_port) for pin in pins)
-        ),
+        socket_factory=guarded,
     )
     return aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=config.connect_timeout_s, sock_read=config.read_timeout_s
+        ),
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         headers={
@@ -168,29 +152,47 @@ def _client(
     )
 
 
-async def ask(web: Web, target: str, config: CrawlConfig, *, first: int | None = None) -> Exchange:
+async def ask(
+    web: Web, target: str, moment: datetime.datetime, *, most: int, wanted: Wanted | None = None
+) -> Exchange:
     """The answer to a GET for `target`, a fetch URL without a fragment. Raises Failure.
 
-    The body of a success that says it is no web page is not read, nor is one that says it is longer
-    than `max_bytes`. With `first`, so many bytes are read whatever the server says.
+    At most `most` bytes of the body are read. With `wanted`, which is shown the answer before its
+    body came, none are read where it says no, or where the server says that there are more.
     """
     asked = URL(target, encoded=True)
-    if url.is_private(url.host(target)) and not _is_pinned(target, config):
+    if url.is_private(url.host(target)) and not _is_pinned(target, web.pins):
         raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
+    config, met = web.config, list[Met]()
+    MET.set(met)
     try:
-        await web.names.known(asked.raw_host or "", asked.port or 0)
+        if not config.proxy:
+            await web.names.known(asked.raw_host or "", asked.port or 0)
         async with (
             asyncio.timeout(config.timeout_s),
-            web.client.get(asked, allow_redirects=False) as response,
+            web.client.get(asked, allow_redirects=False, proxy=config.proxy) as response,
         ):
-            body, truncated = await _body(response, config.max_bytes, first)
-            return Exchange(_request(response), _answer(response, body), truncated)
+            answer = _answer(response)
+            body, truncated = await _body(web, response, answer, most, wanted)
     except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
         if _is_ours(error):
             raise
         unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
         connected = not isinstance(error, unconnected | socket.gaierror)
         raise Failure(_outcome(error), connected=connected) from error
+    version = response.version or aiohttp.HttpVersion11
+    protocols = [f"http/{version.major}.{version.minor}"]
+    if met and met[-1][2]:
+        protocols.append(met[-1][2].lower().replace("v", "/"))
+    return Exchange(
+        target=target,
+        moment=moment,
+        answer=Answer(answer.status, answer.reason, answer.headers, body),
+        request=_request(response),
+        truncated=truncated,
+        address=met[-1][0] if met and not config.proxy else None,
+        protocols=tuple(protocols),
+    )
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -202,112 +204,6 @@ def _is_ours(error: BaseException) -> bool:
     return cause.errno in LOCAL_FAULTS or (cause.errno in FAULTS_OFFLINE and is_offline())
 
 
-def is_offline() -> bool:
-    """Whether this machine has no way out. Nothing is sent: a datagram socket that connects only
-    looks the way up."""
-    for family, address in FAR:
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
-            way.connect((address, 9))
-            return False
-    return True
-
-
-def pinned(config: CrawlConfig) -> tuple[Pin, ...]:
-    """The lines of `[crawl.resolve]`: those with a scheme first, then the longest names."""
-    pins = []
-    for pattern, address in config.resolve.items():
-        scheme, _, name = pattern.rpartition("://")
-        place, _, port = address.rpartition(":")
-        wild = name.startswith("*.")
-        name = name.removeprefix("*.")
-        pins.append(Pin(DEFAULT_PORTS.get(scheme), name, wild, place.strip("[]"), int(port)))
-    return tuple(sorted(pins, key=lambda pin: (pin.port is None, pin.wild, -len(pin.name))))
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is globally routable unicast (RFC 6890), such as a web site may have.
-    An IPv4 address in IPv6's clothes (mapped, NAT64) is judged as what it is."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped or ip in NAT64:
-            return is_public(str(ipaddress.IPv4Address(ip.packed[-4:])))
-        if ip not in UNICAST:
-            return False
-    return ip.is_global and not ip.is_multicast and not any(ip in network for network in SPECIAL)
-
-
-class _Resolver(AbstractResolver):
-    def __init__(self, pins: tuple[Pin, ...], threads: int) -> None:
-        self._pins = pins
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="names")
-        self._turns = asyncio.Semaphore(threads)
-        self._found: dict[str, tuple[float, list[Address]]] = {}
-
-    async def known(self, host: str, port: int) -> None:
-        """Looks a name up, if it is one and its address is not known. Raises OSError."""
-        if not url.is_address(host):
-            await self.resolve(host, port)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        for pin in self._pins:
-            if pin.fits(host, port):
-                return [_resolved(host, pin.address, pin.address_port)]
-        now = asyncio.get_running_loop().time()
-        until, found = self._found.get(host, (now, []))
-        if until <= now:
-            found = await self._look_up(host)
-            self._found[host] = now + NAMES_S, found
-        public = [address for address in found if is_public(address)]
-        if not public:
-            raise PrivateAddress(f"{host} stands in a private network")
-        return [_resolved(host, address, port) for address in public]
-
-    async def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _look_up(self, host: str) -> list[Address]:
-        # A thread that overstays keeps its turn: who waits for one has not begun to be late.
-        await self._turns.acquire()
-        asked = asyncio.get_running_loop().run_in_executor(self._pool, addresses, host)
-        asked.add_done_callback(self._looked_up)
-        try:
-            return await asyncio.wait_for(asyncio.shield(asked), LOOK_UP_S)
-        except TimeoutError as error:
-            raise socket.gaierror(socket.EAI_AGAIN, f"{host}: no name server answers") from error
-
-    def _looked_up(self, asked: asyncio.Future[list[Address]]) -> None:
-        self._turns.release()
-        if not asked.cancelled():
-            asked.exception()  # told to whoever waits; where nobody does any more, it is no news
-
-
-def addresses(host: str) -> list[Address]:
-    """The addresses of a name, by the machine's resolver. Raises socket.gaierror; blocks."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    return list(dict.fromkeys(str(place[0]) for *_, place in found))
-
-
-def _resolved(host: str, address: Address, port: int) -> ResolveResult:
-    return ResolveResult(
-        hostname=host,
-        host=address,
-        port=port,
-        family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-        proto=0,
-        flags=socket.AI_NUMERICHOST,
-    )
-
-
-def _socket(pins: frozenset[tuple[str, int]], info: Any) -> socket.socket:
-    # The last look, at the very address: aiohttp asks no resolver about a literal one.
-    family, kind, proto, _, (address, port, *_) = info
-    if (address, port) not in pins and not is_public(address):
-        raise PrivateAddress(f"{address} is an address of a private network")
-    return socket.socket(family, kind, proto)
-
-
 def _trust(config: CrawlConfig) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=config.ca_file)
@@ -315,33 +211,51 @@ def _trust(config: CrawlConfig) -> ssl.SSLContext:
         raise BadInput(f"crawl.ca_file: {config.ca_file}: cannot be read: {error}") from error
 
 
-def _is_pinned(target: str, config: CrawlConfig) -> bool:
+def _proxy_pins(config: CrawlConfig) -> tuple[Pin, ...]:
+    """The proxy, which the recipe names, may stand in a private network."""
+    if not config.proxy:
+        return ()
+    place = URL(config.proxy)
+    host, port = place.raw_host or "", place.port or 80
+    if not url.is_address(host):
+        try:
+            host_address = socket.gethostbyname(host)
+        except OSError as error:
+            raise BadInput(f"crawl.proxy: {config.proxy}: {error}") from error
+        return (Pin(port, host, False, host_address, port),)
+    return (Pin(port, host, False, host, port),)
+
+
+def _is_pinned(target: str, pins: tuple[Pin, ...]) -> bool:
     port = DEFAULT_PORTS["https" if target.startswith("https:") else "http"]
-    return any(pin.fits(url.host(target), port) for pin in pinned(config))
+    return any(pin.fits(url.host(target), port) for pin in pins)
 
 
 async def _body(
-    response: aiohttp.ClientResponse, most: int, first: int | None
+    web: Web, response: aiohttp.ClientResponse, answer: Answer, most: int, wanted: Wanted | None
 ) -> tuple[bytes, str | None]:
-    if first is None:
-        if response.ok and not content.may_be_html(response.headers.get("Content-Type")):
+    if wanted:
+        if not wanted(answer):
             return b"", "unspecified"
         if (response.content_length or 0) > most:
             return b"", "length"
-    most = most if first is None else first
-    body = bytearray()
+    loop, body = asyncio.get_running_loop(), bytearray()
+    began, least = loop.time(), web.config.min_bytes_per_s
     async for chunk in response.content.iter_any():
         body += chunk
+        web.received += len(chunk)
         if len(body) > most:
             return bytes(body[:most]), "length"
+        if (gone := loop.time() - began) > GRACE_S and len(body) < least * gone:
+            raise TimeoutError(f"less than {least} bytes a second")
     return bytes(body), None
 
 
-def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:
+def _answer(response: aiohttp.ClientResponse) -> Answer:
     headers = tuple((_text(name), _text(value)) for name, value in response.raw_headers)
     # aiohttp reads what is not UTF-8 in a reason as surrogates
     reason = _text((response.reason or "").encode("utf-8", "surrogateescape"))
-    return Answer(response.status, reason, headers, body)
+    return Answer(response.status, reason, headers, b"")
 
 
 def _text(raw: bytes) -> str:

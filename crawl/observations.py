@@ -208,14 +208,18 @@ def recover(
         segments.sweep(place)
 
 
-def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST) -> pa.Table:
-    """All rows of whole segments with an id in the range, both ends included, in no order.
+def read(
+    folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST, *, label: str = ""
+) -> pa.Table:
+    """All rows of whole segments with an id in the range, both ends included, in no order; with
+    `label`, of the writers whose names begin so.
 
     Raises Damaged, naming the file, where one cannot be read.
     """
     tables = [
         _read(path, [("link_id", ">=", low), ("link_id", "<=", high)])
         for path in claims.overlapping(folder, ".parquet", low, high)
+        if claims.label_of(path).startswith(label)
     ]
     return pa.concat_tables([OBSERVATIONS.empty_table(), *tables])
 

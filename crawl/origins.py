@@ -71,6 +71,11 @@ class Origins:
         found = self._known.get(origin)
         return found.since if found else self._since.get(origin)
 
+    def remember(self, origin: str, since: float) -> None:
+        """An earlier run found an origin's robots.txt unreachable since then."""
+        if origin not in self._known:
+            self._since[origin] = min(since, self._since.get(origin, since))
+
     def forget(self, origin: str) -> float | None:
         """Drops what is known of an origin that will not be asked again; returns since when it has
         been unreachable, for another run to know."""

@@ -1,31 +1,34 @@
-"""Fetches the links that are kept, and selects for each the one observation that is its page.
+"""Asks the live web for the links that are kept, and selects for each the one observation that is
+its page.
 
-Rule: rows(pages) = rows(links kept), whatever the world does. What the ledger holds is never asked
+Rule: rows(pages) = rows(links kept), whatever the world does. What the ledger holds is not asked
 again; what is asked is in the ledger before it is a row. One process at a time asks for a range of
 ids: from the look into the ledger to the last row in it, the range is claimed.
 """
 
-import asyncio
 import datetime
 import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import claims, crawler, selection
+from crawl import claims, consent, rounds, selection, service, todo
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
-from crawl.schema import LINKS, PAGES, LinkOutcome, PageOutcome
+from crawl.notes import Notes
+from crawl.schema import LINKS, OBSERVATIONS, PAGES, PageOutcome
+from crawl.work import Handed, Work
 
 VERSION = 2
 
 BATCH_ROWS = 16384
 LABEL = "live"
+VISITORS = "v"
+"""Begins the labels of those who write what was handed to them: their ids lie anywhere."""
 
 Row = dict[str, Any]
 Clock = Callable[[], float]
@@ -38,80 +41,129 @@ def utc_now() -> datetime.datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def fetch(
+def ask(
     links: Iterable[pa.RecordBatch],
     observations: str,
     config: CrawlConfig,
     *,
+    handed: Iterable[pa.RecordBatch] | None = None,
+    wanted_back: Callable[[], bool] = lambda: False,
     clock: Clock = time.monotonic,
     now: Now = utc_now,
 ) -> Iterator[pa.RecordBatch]:
-    """One row for each kept link of a range of ids, sorted by id.
+    """One round: asks the live web, politely, for the kept links of a range of ids that need it,
+    and for what others `handed` over; yields what is to be handed on, as `rounds.HANDED`.
 
-    `observations` is the ledger's folder. Links without an observation are asked for on the live
-    web, politely, if `config.live`. `clock` counts seconds, `now` tells the date. Raises BadInput
-    for settings with which nobody should be asked, `claims.Held` where another process goes
-    on crawling the same range, and `observations.Damaged` where the ledger lacks what was asked.
+    `observations` is the ledger's folder. `clock` counts seconds, `now` tells the date. Raises
+    BadInput for settings with which nobody should be asked, `claims.Held` where another process
+    asks for the same range, `service.Released` where it was wanted back, `service.Stopped`, and
+    `observations.Damaged` where the ledger lacks what was asked.
     """
-    kept = _kept(links)
-    if not kept:
+    kept = todo.kept(pa.Table.from_batches(list(links), LINKS))
+    pages, files, rules = rounds.read(handed or (), config.product_token())
+    if not config.live or not (len(kept) or pages or files):
         return
-    folder, low, high = Path(observations), kept[0]["link_id"], kept[-1]["link_id"]
+    folder = Path(observations)
+    low, high = _range(kept)
+    label = f"{VISITORS}{low[: claims.RANGE_BYTES].hex()}"
+    journal = Path(config.journal) if config.journal else None
+    how: dict[str, Any] = {"journal": journal, "info": _info(config), "clock": clock, "now": now}
     with claims.claimed(folder, low, high, label=LABEL):
-        ledger.recover(folder, low, high)
-        rows = ledger.read(folder, low, high)
-        over = _over_budget(kept, rows, config)
-        todo = _without(kept, rows, over) if config.live else []
-        if todo:
-            with ledger.Writer(folder, low, high, label=LABEL, clock=clock) as writer:
-                asyncio.run(crawler.crawl(todo, writer, config, clock, now))
-            rows = ledger.read(folder, low, high)
-    if todo and (lost := _without(kept, rows, over)):
-        raise ledger.Damaged(
-            f"{folder}: lacks {len(lost)} links that were asked for, among them "
-            f"{lost[0]['fetch_url']}: check the disk, then run this again"
-        )
-    yield from _rows(kept, over, rows)
+        ledger.recover(folder, low, high, label=LABEL, journal=journal)
+        ledger.recover(folder, label=label, journal=journal)
+        rows, visited = ledger.read(folder, low, high), _visited(folder, pages)
+        # After the first round only who waited for a robots.txt is left.
+        wanted = todo.of(kept if handed is None or rules else todo.empty(), rows, config)
+        visits = rounds.unasked(pages, visited)
+        with (
+            ledger.Writer(folder, low, high, label=LABEL, **how) as writer,
+            ledger.Writer(folder, ledger.LOWEST, ledger.HIGHEST, label=label, **how) as visitors,
+            Notes(folder, low, high, label=LABEL) as notes,
+        ):
+            work = Work(writer, visitors, notes, wanted, visits, files, rules)
+            if work.jobs():
+                with service.shared(config, folder, clock, now) as crawler:
+                    crawler.ask(work, wanted_back)
+        if work.jobs():
+            rows, visited = ledger.read(folder, low, high), _visited(folder, pages)
+    _require_all(folder, wanted, rows, work.waiting)
+    left = [
+        *rounds.leaving(rows, config.max_redirects),
+        *rounds.leaving(rounds.of(visited, pages), config.max_redirects),
+        *(visit for visit in visits if visit.link_id in work.waiting),
+    ]
+    yield from rounds.table(left, work.elsewhere, work.fetched).to_batches()
 
 
-def _without(kept: list[Row], rows: pa.Table, over: set[bytes]) -> list[Row]:
-    seen = set(rows["link_id"].to_pylist()) | over
-    return [link for link in kept if link["link_id"] not in seen]
-
-
-def _kept(links: Iterable[pa.RecordBatch]) -> list[Row]:
+def fetch(
+    links: Iterable[pa.RecordBatch], observations: str, config: CrawlConfig
+) -> Iterator[pa.RecordBatch]:
+    """One row for each kept link of a range of ids, sorted by id: of what the ledger holds.
+    Nobody is asked. `observations` is the ledger's folder."""
     table = pa.Table.from_batches(list(links), LINKS)
-    table = table.filter(pc.equal(table["outcome"], LinkOutcome.KEPT.value))
-    columns = ["link_id", "url_key", "fetch_url", "host", "first_seen"]
-    kept: list[Row] = table.select(columns).sort_by("link_id").to_pylist()
-    return kept
-
-
-def _over_budget(kept: list[Row], rows: pa.Table, config: CrawlConfig) -> set[bytes]:
-    """The links beyond what one host is asked for. Those that an archive has cost it nothing."""
-    archived = set(rows.filter(pc.equal(rows["source"], "archive"))["link_id"].to_pylist())
-    asked: Counter[str] = Counter()
-    over = set()
-    for link in kept:
-        if link["link_id"] not in archived:
-            asked[link["host"]] += 1
-            if asked[link["host"]] > config.max_pages_per_host:
-                over.add(link["link_id"])
-    return over
-
-
-def _rows(kept: list[Row], over: set[bytes], rows: pa.Table) -> Iterator[pa.RecordBatch]:
-    links = pa.Table.from_pylist(kept, selection.LINKS)
-    selected = {row["link_id"]: row for row in selection.select(rows, links).to_pylist()}
-    pages = (_page(link, over, selected.get(link["link_id"])) for link in kept)
+    kept = todo.kept(table)
+    if not len(kept):
+        return
+    folder = Path(observations)
+    low, high = _range(kept)
+    ledger.recover(folder, low, high)
+    rows = _obeyed(ledger.read(folder, low, high), config)
+    over = set(todo.over_budget(kept, rows, config).to_pylist())
+    selected = {row["link_id"]: row for row in selection.select(rows, kept).to_pylist()}
+    pages = (
+        _page(link, over, selected.get(link["link_id"]), config.live) for link in kept.to_pylist()
+    )
     while batch := list(itertools.islice(pages, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(batch, PAGES)
 
 
-def _page(link: Row, over: set[bytes], observed: Row | None) -> Row:
+def _info(config: CrawlConfig) -> dict[str, str]:
+    """What the crawl says of itself at the head of each WARC file."""
+    return {"robots": "RFC 9309", "http-header-user-agent": config.user_agent}
+
+
+def _range(kept: pa.Table) -> tuple[bytes, bytes]:
+    """The ids that a task speaks for: first and last."""
+    if not len(kept):
+        return ledger.LOWEST, ledger.LOWEST
+    return kept["link_id"][0].as_py(), kept["link_id"][-1].as_py()
+
+
+def _visited(folder: Path, handed: Sequence[Handed]) -> pa.Table:
+    """What the owners of other domains found for links that were handed to them."""
+    return ledger.read(folder, label=VISITORS) if handed else rounds.empty()
+
+
+def _require_all(folder: Path, wanted: pa.Table, rows: pa.Table, waiting: set[bytes]) -> None:
+    """Damaged where the ledger lacks what was asked."""
+    seen = set(rows["link_id"].to_pylist()) | waiting
+    if lost := [row["fetch_url"] for row in wanted.to_pylist() if row["link_id"] not in seen]:
+        raise ledger.Damaged(
+            f"{folder}: lacks {len(lost)} links that were asked for, among them {lost[0]}: check "
+            "the disk, then run this again"
+        )
+
+
+def _obeyed(rows: pa.Table, config: CrawlConfig) -> pa.Table:
+    """The rows with the outcome `opted_out` where what a site says of AI forbids what was good."""
+    said = pc.unique(rows["ai_signals"]).to_pylist()
+    refused = [text for text in said if consent.refused(consent.split(text), config.obey)]
+    out = pc.and_(
+        pc.is_in(rows["ai_signals"], value_set=pa.array(refused, pa.string())),
+        pc.equal(rows["outcome"], PageOutcome.OK.value),
+    )
+    outcome = pc.if_else(out, PageOutcome.OPTED_OUT.value, rows["outcome"])
+    return rows.set_column(
+        rows.column_names.index("outcome"), OBSERVATIONS.field("outcome"), outcome
+    )
+
+
+def _page(link: Row, over: set[bytes], observed: Row | None, live: bool) -> Row:
     identity = {"link_id": link["link_id"], "url": link["fetch_url"]}
     if link["link_id"] in over:
         return identity | {"outcome": PageOutcome.OVER_HOST_BUDGET}
     if observed is None:
-        return identity | {"outcome": PageOutcome.NOT_ARCHIVED}
-    return {name: observed.get(name) for name in PAGES.names} | identity
+        # Whom the live web was not asked for waited for a robots.txt that led nowhere.
+        missing = PageOutcome.ROBOTS_UNREACHABLE if live else PageOutcome.NOT_ARCHIVED
+        return identity | {"outcome": missing}
+    return {name: observed[name] for name in PAGES.names} | identity

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from crawl import crawler
+from crawl import service
 from pipeline import config as settings
 from pipeline import lease, manifest, progress, state, status
 from pipeline.config import Config
@@ -32,7 +32,7 @@ def make(
     unread = stages(config, (), [])
     _refuse_unknown((until, remake), unread)
     if any(stage.makes == "pages" for stage in _upto(unread, until)):
-        crawler.require_contact(config.crawl)
+        service.require_contact(config.crawl)
     leaves_of(config)  # missing files are told before the root is made
     with lease.hold(root, "rebuild"):
         _sweep(root, time.time())

@@ -28,12 +28,14 @@ from crawl import (
     parts,
     refusals,
     repeats,
+    rounds,
     signals,
     slices,
     sought,
     submissions,
 )
 from crawl import schema as crawled
+from crawl.config import CrawlConfig
 from crawl.streams import Part
 from dedup import corpus, duplicates, pairs, signatures
 from dedup import schema as deduped
@@ -133,12 +135,11 @@ def _pages(config: Config, archived: Sequence[Leaf], observations: str) -> Stage
     return Stage(
         makes="pages",
         version=pages.VERSION,
-        before=_archived(config, archived, observations),
+        before=(*_archived(config, archived, observations), *_asked(config, observations)),
         main=Step(
-            run=partial(pages.fetch, observations=observations, config=config.crawl),
+            run=partial(_fetch, observations=observations, config=config.crawl),
             schema=crawled.PAGES,
             each=("links",),
-            cpus=0.25,  # it waits for the web
         ),
         settings=content(config, "pages")
         | {"crawl/archives.py": archives.VERSION, "crawl/indexes.py": indexes.VERSION},
@@ -185,6 +186,22 @@ def _archived(config: Config, archived: Sequence[Leaf], observations: str) -> tu
         memory_gb=2.0,
     )
     return whole, look, choose, copy
+
+
+def _asked(config: Config, observations: str) -> tuple[Step, ...]:
+    """The live web: every owner asks its own, then, round after round, what others hand over."""
+    if not config.crawl.live:
+        return ()
+    first, later = (
+        Step(
+            run=partial(run, observations=observations, config=config.crawl),
+            schema=rounds.HANDED,
+            scatter="owner_id",
+            each=("links",),
+        )
+        for run in (pages.ask, _follow)
+    )
+    return (first, *[later] * rounds.ROUNDS)
 
 
 def _documents(config: Config, observations: str) -> Stage:
@@ -305,6 +322,23 @@ def _read(part: Part, account: Account, *, config: Config) -> Iterator[pa.Record
 
 def _combine(table: pa.Table, account: Account) -> pa.Table:
     return repeats.combine(table, account.left_out)
+
+
+def _follow(
+    handed: Iterable[pa.RecordBatch],
+    kept: Iterable[pa.RecordBatch],
+    *,
+    observations: str,
+    config: CrawlConfig,
+) -> Iterator[pa.RecordBatch]:
+    return pages.ask(kept, observations, config, handed=handed)
+
+
+def _fetch(
+    *read: Iterable[pa.RecordBatch], observations: str, config: CrawlConfig
+) -> Iterator[pa.RecordBatch]:
+    # What was handed over in the last round, if there was one, nobody asks any more.
+    return pages.fetch(read[-1], observations, config)
 
 
 def _replay(

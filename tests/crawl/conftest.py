@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from crawl import pages
+from crawl import pages, rounds
 from crawl.config import CrawlConfig
 from crawl.schema import PAGES
 from tests import web
@@ -35,6 +35,9 @@ def settings(site: web.Site) -> Settings:
             "back_off_s": 0.01,
             "retries": 1,
             "timeout_s": 5.0,
+            "latency_factor": 0.0,
+            "tdm_file": False,
+            "min_free_gb": 0.0,
         }
         return CrawlConfig(**(quick | replaced))  # type: ignore[arg-type]
 
@@ -57,6 +60,8 @@ def rows(
     config: CrawlConfig, folder: Path, links: list[pa.RecordBatch]
 ) -> dict[str, dict[str, Any]]:
     """The pages of links, by URL."""
+    handed = list(pages.ask(links, str(folder), config))
+    assert all(batch.schema == rounds.HANDED for batch in handed)
     batches = list(pages.fetch(links, str(folder), config))
     found = [row for batch in batches for row in batch.to_pylist()]
     assert all(batch.schema == PAGES for batch in batches)

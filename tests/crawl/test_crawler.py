@@ -19,10 +19,20 @@ from typing import Any
 
 import pytest
 
-from crawl import crawler, network, observations, pages, robots, url
+from crawl import names, network, observations, origins, outcomes, pages, url
 from tests import web
 
 from .conftest import Settings, crawl
+
+
+def answer_names(monkeypatch: pytest.MonkeyPatch, look_up: Callable[[str], list[str]]) -> None:
+    """Puts a name server in the place of the machine's; it may take its time."""
+
+    async def addresses(asked: Any, host: str, family: Any) -> list[str]:
+        return await asyncio.to_thread(look_up, host)
+
+    monkeypatch.setattr(names, "addresses", addresses)
+
 
 PAGE = "<html><body><p>Some text.</p></body></html>"
 
@@ -115,7 +125,7 @@ def test_a_certificate_is_verified_against_the_authorities_of_the_recipe(
 def test_a_name_that_stands_for_a_private_address_is_refused(
     site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "addresses", lambda host: ["127.0.0.1", "10.0.0.1"])
+    answer_names(monkeypatch, lambda host: ["127.0.0.1", "10.0.0.1"])
     site.page("rebound.example", "/", PAGE)
     address = f"http://rebound.example:{site.port}/"
     row = crawl(settings(), tmp_path, address)[address]
@@ -227,7 +237,7 @@ def test_what_may_pass_is_asked_again_and_what_will_not_is_not(
 def test_a_slow_name_does_not_bring_two_requests_together(
     site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolve = network._Resolver.resolve
+    resolve = names.Names.resolve
     seen: set[str] = set()
 
     async def slow_at_first(self: Any, host: str, *rest: Any, **keys: Any) -> Any:
@@ -236,7 +246,7 @@ def test_a_slow_name_does_not_bring_two_requests_together(
             await asyncio.sleep(0.3)
         return await resolve(self, host, *rest, **keys)
 
-    monkeypatch.setattr(network._Resolver, "resolve", slow_at_first)
+    monkeypatch.setattr(names.Names, "resolve", slow_at_first)
     crawl(settings(min_delay_s=0.2), tmp_path, *(f"http://a.web.test/{n}" for n in range(2)))
     at = [hit.at for hit in site.log]
     assert len(at) == 3 and all(b - a >= 0.2 for a, b in itertools.pairwise(at))
@@ -308,7 +318,7 @@ def test_dead_names_cost_the_living_nothing(
         turns.release()
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
-    monkeypatch.setattr(network, "addresses", lookup)
+    answer_names(monkeypatch, lookup)
     dead = [f"http://h{n}.example/" for n in range(12)]
     living = [f"http://h{n}.web.test/" for n in range(12)]
     for address in living:
@@ -335,8 +345,9 @@ def test_the_answer_of_a_name_server_is_used_again(
         asked.append(host)
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(network, "addresses", lookup)
+    answer_names(monkeypatch, lookup)
     monkeypatch.setattr(network, "is_public", lambda address: True)
+    monkeypatch.setattr(names, "is_public", lambda address: True)
     addresses = [f"http://named.example:{site.port}/{n}" for n in range(4)]
     for n in range(4):
         site.page("named.example", f"/{n}", PAGE)
@@ -379,7 +390,7 @@ def test_a_machine_without_a_way_out_says_nothing_of_a_host(
     def lookup(host: str) -> list[str]:
         raise fault
 
-    monkeypatch.setattr(network, "addresses", lookup)
+    answer_names(monkeypatch, lookup)
     monkeypatch.setattr(network, "is_offline", lambda: offline)
     address = "http://somewhere.example/"
     if offline:
@@ -411,7 +422,7 @@ def test_a_fault_of_ours_names_the_url_that_met_it(
         raise UnicodeEncodeError("ascii", "x", 0, 1, "odd")
 
     site.page("a.web.test", "/odd", PAGE)
-    monkeypatch.setattr(crawler.content, "outcome", odd)
+    monkeypatch.setattr(outcomes.content, "outcome", odd)
     with pytest.raises(RuntimeError, match=r"http://a\.web\.test/odd failed: UnicodeEncodeError"):
         crawl(settings(), tmp_path, "http://a.web.test/odd")
 
@@ -453,7 +464,7 @@ def test_a_robots_file_is_asked_for_again_after_a_day(
     gone = [0.0]
 
     async def a_day_later(writer: Any) -> None:
-        gone[0] += robots.CACHE_S
+        gone[0] += origins.CACHE_S
         writer.write(web.response(200, PAGE.encode()))
         await writer.drain()
 
@@ -461,7 +472,8 @@ def test_a_robots_file_is_asked_for_again_after_a_day(
         site.route("a.web.test", path, a_day_later)
     links = [web.links_to("http://a.web.test/1", "http://a.web.test/2")]
     clock = lambda: time.monotonic() + gone[0]  # noqa: E731
-    found = list(pages.fetch(links, str(tmp_path), settings(), clock=clock))
+    found = list(pages.ask(links, str(tmp_path), settings(), clock=clock))
+    found = list(pages.fetch(links, str(tmp_path), settings()))
     assert [row["outcome"] for batch in found for row in batch.to_pylist()] == ["ok", "ok"]
     assert site.paths("a.web.test")[::2] == ["/robots.txt", "/robots.txt"]
 

@@ -154,7 +154,8 @@ def test_dates_and_durations_come_from_the_clocks_handed_in(
 ) -> None:
     moment = datetime.datetime(2001, 2, 3, tzinfo=datetime.UTC)
     batch = web.links_to("http://a.web.test/")
-    (found,) = pages.fetch([batch], str(tmp_path), settings(), now=lambda: moment)
+    list(pages.ask([batch], str(tmp_path), settings(), now=lambda: moment))
+    (found,) = pages.fetch([batch], str(tmp_path), settings())
     assert found.column("fetched_at").to_pylist() == [moment]
 
 
@@ -164,7 +165,7 @@ from crawl import pages
 from crawl.config import CrawlConfig
 from tests import web
 config = msgspec.json.decode(sys.argv[1], type=CrawlConfig)
-list(pages.fetch([web.links_to(*sys.argv[3:])], sys.argv[2], config))
+list(pages.ask([web.links_to(*sys.argv[3:])], sys.argv[2], config))
 """
 
 

@@ -56,6 +56,7 @@ def crawled(
         account = Account()
         posts = list(submissions.read(Part(str(folder / "RS.zst")), config, account))
         followed = list(links.merge(posts, config))
+        list(pages.ask(followed, str(folder / "observations"), config))
         found = list(pages.fetch(followed, str(folder / "observations"), config))
         texts = list(documents.extract(found, str(folder / "observations"), config))
     fetched = pa.Table.from_batches(found).to_pylist()

@@ -11,8 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
-from crawl import network, url
-from crawl.config import CrawlConfig
+from crawl import addresses, url
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,13 +62,13 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_only_addresses_of_the_public_internet_are_public(address: str, public: bool) -> None:
-    assert network.is_public(address) is public
+    assert addresses.is_public(address) is public
 
 
 def test_a_machine_is_offline_where_no_way_leads_out(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = [
         "unshare", "--user", "--map-root-user", "--net",
-        sys.executable, "-c", "from crawl import network; print(network.is_offline())",
+        sys.executable, "-c", "from crawl import addresses; print(addresses.is_offline())",
     ]  # fmt: skip
     if (
         not shutil.which("unshare")
@@ -78,20 +77,18 @@ def test_a_machine_is_offline_where_no_way_leads_out(monkeypatch: pytest.MonkeyP
         pytest.skip("this user may not make a network of his own")
     told = subprocess.run(alone, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert told == "True\n"
-    monkeypatch.setattr(network, "FAR", (*network.FAR, (socket.AF_INET, "127.0.0.1")))
-    assert not network.is_offline()
+    monkeypatch.setattr(addresses, "FAR", (*addresses.FAR, (socket.AF_INET, "127.0.0.1")))
+    assert not addresses.is_offline()
 
 
 def test_pins_are_matched_by_scheme_and_by_the_longest_name() -> None:
-    pins = network.pinned(
-        CrawlConfig(
-            resolve={
-                "*.web.test": "127.0.0.1:1",
-                "https://*.web.test": "127.0.0.1:2",
-                "*.b.web.test": "127.0.0.1:3",
-                "a.web.test": "[::1]:4",
-            }
-        )
+    pins = addresses.pinned(
+        {
+            "*.web.test": "127.0.0.1:1",
+            "https://*.web.test": "127.0.0.1:2",
+            "*.b.web.test": "127.0.0.1:3",
+            "a.web.test": "[::1]:4",
+        }
     )
 
     def where(host: str, port: int) -> int | None:

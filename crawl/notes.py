@@ -1,0 +1,91 @@
+"""What hosts asked of us, kept beside the ledger: so that a restart is no way to be impolite.
+
+A range of ids that is being asked for has a file `LOW-HIGH-live.hosts`: that it is there says that
+hosts of the range were asked before; its lines, which of them wait for more than the least delay,
+and until when. Lines are appended and never changed; the last about a host counts.
+"""
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Self
+
+import msgspec
+
+from crawl import claims
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one host, or the origin of a robots.txt, asked of us."""
+
+    host: str
+    delay_s: float = 0.0
+    """Its Crawl-delay."""
+    until: datetime.datetime | None = None
+    """Not to be asked before: its Retry-After."""
+    unreachable_since: datetime.datetime | None = None
+    """Of an origin: since when its robots.txt cannot be had."""
+
+
+class Notes:
+    """The notes of one range, read and gone on with."""
+
+    def __init__(self, folder: Path, low: bytes, high: bytes, *, label: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes]
+        self.begun = False
+        """Whether hosts of the range were asked before."""
+        self.of: dict[str, Note] = {}
+        for path in claims.overlapping(folder, ".hosts", low, high):
+            self.begun = True
+            self.of |= {note.host: note for note in _read(path)}
+        path = folder / f"{claims.name(low, high, label)}.hosts"
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        self._file = path.open("ab", buffering=0)
+        if torn:
+            self._file.write(b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def delay_s(self, host: str) -> float:
+        """The Crawl-delay of a host, where it was told."""
+        return self.of[host].delay_s if host in self.of else 0.0
+
+    def until(self, host: str) -> datetime.datetime | None:
+        """Before when a host is not to be asked, where it said so."""
+        return self.of[host].until if host in self.of else None
+
+    def about(self, host: str) -> Note:
+        """What is known of a host."""
+        return self.of.get(host, Note(host=host))
+
+    def unreachable(self, moment: datetime.datetime) -> Iterator[tuple[str, float]]:
+        """Origins whose robots.txt could not be had, and for how many seconds."""
+        for note in self.of.values():
+            if note.unreachable_since:
+                yield note.host, (moment - note.unreachable_since).total_seconds()
+
+    def reached(self, origin: str, unreachable_since: datetime.datetime | None) -> None:
+        """Keeps since when the robots.txt of an origin cannot be had; None: it was had."""
+        if unreachable_since or self.about(origin).unreachable_since:
+            self.tell(Note(host=origin, unreachable_since=unreachable_since))
+
+    def tell(self, note: Note) -> None:
+        """Keeps a note, if it says something new. It is on its way to the disk when this returns:
+        no kill of the process can take it back."""
+        if self.of.get(note.host) != note:
+            self.of[note.host] = note
+            self._file.write(msgspec.json.encode(note) + b"\n")
+
+
+def _read(path: Path) -> Iterator[Note]:
+    """The whole lines; the last may be torn by a kill."""
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            yield msgspec.json.decode(line, type=Note)
+        except msgspec.DecodeError:
+            continue

@@ -1,0 +1,164 @@
+"""One crawler for a process, shared by all its tasks: a thread with a loop, for as long as needed.
+
+Tasks of a process, each in a thread of its own, hand their jobs to it and wait. It begins with the
+first and ends with the last. What goes wrong in it is raised in every task.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+
+import uvloop
+
+from crawl import limits, network, status, steering
+from crawl.config import CrawlConfig
+from crawl.crawler import Clock, Crawler, Now
+from crawl.schema import BadInput
+from crawl.work import Work
+
+LOOK_S = 1.0
+"""Seconds between two looks at what the operator says, the disk, the files; and a status."""
+TURN_S = 0.2
+"""Seconds between two looks whether a task is wanted back."""
+TASKS = 1024
+"""That one process can be expected to hold."""
+
+_LOCK = threading.Lock()
+_RUNNING: "dict[tuple[int, str], Service]" = {}
+
+
+class Stopped(RuntimeError):
+    """The operator wants the crawl to end; what is left is asked for by the next one."""
+
+
+class Released(RuntimeError):
+    """A task was wanted back before all of it was asked for."""
+
+
+def require_contact(config: CrawlConfig) -> None:
+    """BadInput where the live web would be asked by nobody in particular."""
+    if config.live and not config.user_agent:
+        raise BadInput(
+            "crawl.user_agent: is needed to ask the live web: `name/1.0 (+https://your.page)`, or "
+            "set crawl.live = false"
+        )
+
+
+@contextlib.contextmanager
+def shared(config: CrawlConfig, ledger: Path, clock: Clock, now: Now) -> "Iterator[Service]":
+    """This process's crawler for a ledger, begun if nobody uses it yet."""
+    key = os.getpid(), str(ledger)
+    with _LOCK:
+        running = _RUNNING.get(key)
+        if running is None or running.failure is not None:
+            running = _RUNNING[key] = Service(config, ledger, clock, now)
+        running.users += 1
+    try:
+        yield running
+    finally:
+        with _LOCK:
+            running.users -= 1
+            last = running.users == 0
+            if last and _RUNNING.get(key) is running:
+                del _RUNNING[key]
+        if last:
+            running.close()
+
+
+class Service:
+    """A crawler in a thread of its own. See `shared`."""
+
+    def __init__(self, config: CrawlConfig, ledger: Path, clock: Clock, now: Now) -> None:
+        require_contact(config)
+        limits.require(config, ledger, TASKS)
+        self.users = 0
+        self.failure: BaseException | None = None
+        self._config, self._ledger, self._clock, self._now = config, ledger, clock, now
+        self._watch = steering.Watch(ledger.parent / steering.FILE)
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._started: Future[tuple[asyncio.AbstractEventLoop, Crawler]] = Future()
+        self._end: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._live, name="crawler", daemon=True)
+        self._thread.start()
+        self._loop, self.crawler = self._started.result()
+
+    def ask(self, work: Work, wanted_back: Callable[[], bool] = lambda: False) -> None:
+        """Has a task's jobs asked for; returns when all are settled. Raises Stopped, Released, or
+        what went wrong."""
+        asked = asyncio.run_coroutine_threadsafe(self._asked(work), self._loop)
+        released = False
+        while True:
+            try:
+                asked.result(TURN_S)
+                break
+            except TimeoutError:
+                if not released and (released := wanted_back()):
+                    self._loop.call_soon_threadsafe(self.crawler.release, work)
+            except CancelledError:
+                self._thread.join()
+                raise self.failure or Stopped("the crawl was ended") from None
+        if work.given_back:
+            if self._watch.now.state == "stop":
+                raise Stopped("stopped as asked; the next `webtext rebuild` goes on")
+            raise Released
+
+    def close(self) -> None:
+        """Ends the crawler; what is in flight is let go."""
+        if self._thread.is_alive() and self._end is not None:
+            self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def _live(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._main())
+        except BaseException as error:  # noqa: BLE001  -- raised in every task
+            self.failure = error
+            if not self._started.done():
+                self._started.set_exception(error)
+
+    async def _main(self) -> None:
+        self._end = asyncio.Event()
+        async with network.session(self._config) as web:
+            crawler = Crawler(web, self._config, self._clock, self._now)
+            self._started.set_result((asyncio.get_running_loop(), crawler))
+            jobs = [
+                asyncio.create_task(one)
+                for one in (crawler.run(), self._look_around(crawler), self._end.wait())
+            ]
+            try:
+                done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+                for job in done:
+                    job.result()
+            except BaseException as error:
+                self.failure = error
+                raise
+            finally:
+                for job in jobs:
+                    job.cancel()
+                await asyncio.gather(*jobs, return_exceptions=True)
+                status.remove(self._ledger, self._name)
+
+    async def _asked(self, work: Work) -> None:
+        work.released = self._watch.look().state == "stop"
+        await self.crawler.ask(work)
+
+    async def _look_around(self, crawler: Crawler) -> None:
+        """What the operator says, what the machine still has, how far it is: now and then."""
+        while True:
+            said = crawler.steering = self._watch.look()
+            left = limits.files_left()
+            crawler.held = said.state == "pause" or (
+                left is not None and left < limits.SPARE_FILES // 2
+            )
+            if said.state == "stop":
+                crawler.release_all()
+            limits.require_space(self._config, self._ledger)
+            status.write(self._ledger, self._name, crawler.measure())
+            crawler.wake()
+            await asyncio.sleep(LOOK_S)

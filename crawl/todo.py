@@ -1,0 +1,70 @@
+"""Which links are asked of the live web: pure, from the links, the ledger and the recipe.
+
+Rule: what the ledger holds is not asked again, but for the outcomes that `crawl.retry` names; no
+host is asked for more links than `max_pages_per_host`, those of earlier crawls counted.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crawl.config import CrawlConfig
+from crawl.schema import LINKS, LinkOutcome, PageOutcome
+
+COLUMNS = ["link_id", "fetch_url", "host"]
+
+
+def kept(links: pa.Table) -> pa.Table:
+    """The links that are to have a page, by id: link_id, fetch_url, host, first_seen."""
+    table = links.filter(pc.equal(links["outcome"], LinkOutcome.KEPT.value))
+    return table.select([*COLUMNS, "first_seen"]).sort_by("link_id")
+
+
+def of(table: pa.Table, rows: pa.Table, config: CrawlConfig) -> pa.Table:
+    """The links of `table` (as `kept` gives them) that are to be asked, sorted by host."""
+    asked = pc.is_in(table["link_id"], value_set=_ids(rows))
+    again = pc.is_in(table["link_id"], value_set=_again(rows, config))
+    wanted = pc.or_(pc.invert(asked), again)
+    over = pc.is_in(table["link_id"], value_set=over_budget(table, rows, config))
+    found = table.filter(pc.and_(wanted, pc.invert(over)))
+    return found.select(COLUMNS).sort_by([("host", "ascending"), ("link_id", "ascending")])
+
+
+def over_budget(table: pa.Table, rows: pa.Table, config: CrawlConfig) -> pa.Array:
+    """The ids beyond what one host is asked for: those that were asked count first, then by id.
+    Those that an archive has cost it nothing."""
+    archived = _ids(rows.filter(pc.equal(rows["source"], "archive")))
+    live = table.filter(pc.invert(pc.is_in(table["link_id"], value_set=archived)))
+    if not len(live):
+        return pa.array([], table.schema.field("link_id").type)
+    fresh = pc.invert(pc.is_in(live["link_id"], value_set=_ids(rows)))
+    order = [("host", "ascending"), ("fresh", "ascending"), ("link_id", "ascending")]
+    live = live.append_column("fresh", fresh).sort_by(order)
+    hosts = pc.run_end_encode(live["host"].combine_chunks())
+    ends = np.asarray(hosts.run_ends)
+    starts = np.concatenate(([0], ends[:-1]))
+    rank = np.arange(len(live)) - np.repeat(starts, ends - starts)
+    return live.filter(pa.array(rank >= config.max_pages_per_host))["link_id"].combine_chunks()
+
+
+def empty() -> pa.Table:
+    """No links."""
+    return kept(LINKS.empty_table())
+
+
+def _ids(rows: pa.Table) -> pa.Array:
+    return pc.unique(rows["link_id"])
+
+
+def _again(rows: pa.Table, config: CrawlConfig) -> pa.Array:
+    """Links whose every outcome is one to be tried again, and not yet as often as it may be."""
+    if not config.retry:
+        return _ids(rows.slice(0, 0))
+    outcomes = pa.array([PageOutcome(one).value for one in config.retry])
+    bad = pc.is_in(rows["outcome"], value_set=outcomes)
+    settled = _ids(rows.filter(pc.invert(bad)))
+    tried = rows.filter(pc.equal(rows["source"], "live")).group_by("link_id")
+    counts = tried.aggregate([("link_id", "count")])
+    few = counts.filter(pc.less(counts["link_id_count"], config.asks))["link_id"]
+    few = few.combine_chunks()
+    return few.filter(pc.invert(pc.is_in(few, value_set=settled)))
