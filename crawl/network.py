@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import datetime
 import errno
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -119,20 +120,13 @@ def _client(
 ) -> aiohttp.ClientSession:
     allowed = frozenset((pin.address, pin.address_port) for pin in pins)
 
-    def guarded(info: Any) -> socket.socket:
-        # The last look, at the very address: aiohttp asks no resolver about a literal one.
-        family, kind, proto, _, (address, port, *_) = info
-        if (address, port) not in allowed and not is_public(address):
-            raise PrivateAddress(f"{address} is an address of a private network")
-        return socket.socket(family, kind, proto)
-
     connector = _Connector(
         limit=0,  # the frontier limits
         force_close=True,  # aiohttp asks again, unseen, where a kept connection turns out dead
         ssl=trust,
         resolver=names,
         use_dns_cache=False,  # the resolver has its own
-        socket_factory=guarded,
+        socket_factory=functools.partial(_socket, allowed),
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -150,6 +144,14 @@ def _client(
             "Accept-Encoding": ACCEPT_ENCODING,
         },
     )
+
+
+def _socket(allowed: frozenset[tuple[str, int]], info: Any) -> socket.socket:
+    # The last look, at the very address: aiohttp asks no resolver about a literal one.
+    family, kind, proto, _, (address, port, *_) = info
+    if (address, port) not in allowed and not is_public(address):
+        raise PrivateAddress(f"{address} is an address of a private network")
+    return socket.socket(family, kind, proto)
 
 
 async def ask(

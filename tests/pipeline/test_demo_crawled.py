@@ -97,6 +97,8 @@ def test_every_reason_and_outcome_occurs(
         PageOutcome.TLS_ERROR,  # the web is http only
         PageOutcome.PRIVATE_ADDRESS,
         PageOutcome.OVER_HOST_BUDGET,  # by a setting
+        PageOutcome.DENIED,
+        PageOutcome.OPTED_OUT,
         PageOutcome.NOT_ARCHIVED,
     }
     assert set(PageOutcome) - {page for page, _ in outcomes.values()} <= elsewhere
