@@ -31,6 +31,7 @@ VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "ma
 VALUE = re.compile(r"[\w-]+\s*:\s*[^\s,;]*")
 CRAWLER = re.compile(r"[*\w-]+(?:/[\w.]*)?")
 
+TDM = "tdm-reservation"
 TDM_FILE = "/.well-known/tdmrep.json"
 TDM_BYTES = 500 * 1024
 """Of a decoded tdmrep.json. One that is longer cannot be read, and so says nothing."""
@@ -48,7 +49,7 @@ _WORDS: dict[str, Signal | None] = {
     },
     **{
         f"{place}: {bit}": "tdm" if bit else None
-        for place in ("tdm-reservation", "meta tdm-reservation", "tdmrep.json")
+        for place in (TDM, f"meta {TDM}", "tdmrep.json")
         for bit in (0, 1)
     },
 }
@@ -81,8 +82,8 @@ def of_headers(headers: Headers, token: str) -> tuple[str, ...]:
         lower = name.lower()
         if lower == "x-robots-tag":
             said.extend(_x_robots_tag(value.lower(), token.lower()))
-        elif lower == "tdm-reservation":
-            said.extend(f"tdm-reservation: {bit}" for bit in _bits(value))
+        elif lower == TDM:
+            said.extend(f"{TDM}: {bit}" for bit in _bits(value))
         elif lower in preferences.KNOWN:
             said.extend(f"header {word}" for word in preferences.words(lower, value))
     return tuple(dict.fromkeys(said))
@@ -108,15 +109,12 @@ def _bits(value: str) -> list[str]:
 def of_html(head: str | bytes, token: str) -> tuple[str, ...]:
     """What the meta elements in the beginning of a page say: `robots`, one of our own name, and
     `tdm-reservation`. `metas.head` tells how much of a page is needed."""
-    page, ours = metas.octets(head), token.lower()
-    lower = page.lower()
-    if not any(name.encode() in lower for name in ("robots", "tdm-reservation", ours) if name):
-        return ()
     said: list[str] = []
-    for name, content in metas.metas(page):
-        if name == "tdm-reservation":
-            said.extend(f"meta tdm-reservation: {bit}" for bit in _bits(content))
-        elif name and name in ("robots", ours):
+    ours = token.lower()
+    for name, content in metas.metas(metas.octets(head).lower(), ("robots", TDM, ours)):
+        if name == TDM:
+            said.extend(f"meta {TDM}: {bit}" for bit in _bits(content))
+        else:
             found = re.split(r"[\s,;/]+", VALUE.sub(" ", content))
             said.extend(f"meta: {word}" for word in found if word in ROBOTS_WORDS)
     return tuple(dict.fromkeys(said))
@@ -164,7 +162,7 @@ def _rule(rule: Any) -> tuple[patterns.Pattern, int] | None:
         return None
     location = rule.get("location")
     # the specification calls the value a boolean: some write it so, or as text
-    bit = {"0": 0, "1": 1, "False": 0, "True": 1}.get(str(rule.get("tdm-reservation")))
+    bit = {"0": 0, "1": 1, "False": 0, "True": 1}.get(str(rule.get(TDM)))
     if not isinstance(location, str) or bit is None:
         return None
     octets = location.encode("utf-8", "surrogatepass").decode("latin-1")

@@ -28,10 +28,10 @@ LONG_LINE = re.compile(rb"([^\n]{%d})[^\n]+" % MAX_LINE)
 
 # Without its colon, too, and with the slips of the pen that Google's parser forgives.
 LINE = re.compile(
-    rb"^[ \t\v\f]*(?:(user[- ]?agent)|(allow)|(dis+allow|dis+alow|diasllow|disallaw)"
+    rb"\n[ \t\v\f]*(?:(user[- ]?agent)|(allow)|(dis+allow|dis+alow|diasllow|disallaw)"
     rb"|(crawl[- ]delay)|(content-(?:signal|usage)))"
     rb"(?:[ \t]*:|[ \t](?=[ \t]*[^\s:#][^\s#]*[ \t]*(?:[\n#\0]|\Z)))[ \t\v\f]*([^\n#\0]*)",
-    re.IGNORECASE | re.MULTILINE,
+    re.IGNORECASE,
 )
 TOKEN = re.compile(r"[A-Za-z_-]+")
 SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}")
@@ -179,7 +179,7 @@ def _target(base: str, led: str) -> str | None:
 
 
 def _text(body: bytes) -> bytes:
-    """The lines that are read, each ended by LF."""
+    """The lines that are read, each begun by LF."""
     if body.startswith(UTF_16):
         body = body.decode("utf-16", "replace").encode("utf-8", "replace")
     if len(body) > MAX_BYTES:
@@ -187,8 +187,7 @@ def _text(body: bytes) -> bytes:
         body = body[: max(body.rfind(b"\n", 0, MAX_BYTES), body.rfind(b"\r", 0, MAX_BYTES)) + 1]
     if mark := BYTE_ORDER_MARK.match(body):
         body = body[mark.end() :]
-    if b"\r" in body:
-        body = body.replace(b"\r", b"\n")
+    body = b"\n" + body.replace(b"\r", b"\n")
     return LONG_LINE.sub(rb"\1", body) if len(body) > MAX_LINE else body
 
 
