@@ -7,51 +7,32 @@ stage and shard.
 """
 
 import contextlib
-import fcntl
+import itertools
 import logging
 import os
 import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline import shard
+from pipeline import shard, whereabouts
+from pipeline.crew import RETRIES, Crew
 from pipeline.failures import TaskFailed, Unreachable
 from pipeline.manifest import Report
-from pipeline.shard import Task
+from pipeline.shard import Key, Task
+from pipeline.stage import GivenBack, Step, Turn
 
-RETRIES = 3
-"""Lost workers or machines that one task may outlive."""
 OBJECT_STORE_BYTES = 200 << 20
 """Only reports pass through it."""
-PREFIX = "webtext-ray-"
-LONGEST_PARENT = 30
-"""Characters of a temporary folder's path that leave room for Ray's sockets below 107."""
-CONNECT_TIMEOUT_S = 10.0
-ASK_TIMEOUT_S = 60.0
-"""Most of it for a slow machine to import Ray."""
-UNIMPLEMENTED = 12
-"""gRPC's status of a server that has no such service."""
-_ASK = """
-import sys
-from ray._raylet import GcsClient
-from ray.exceptions import RpcError
-try:
-    GcsClient(address=sys.argv[1])
-except RpcError as error:
-    sys.exit(error.rpc_code)
-"""
 MEMORY_SHARE = 0.8
 """A task never asks for more of the largest node's memory: it would wait for ever."""
+SHARED_SHARE = 0.5
+"""Of a node's memory, for processes that tasks share: the rest is for those that compute."""
+GRACE_S = 20.0
+"""To stop at a whole place, for tasks that run together, when all ends early."""
 
 
 @contextmanager
@@ -74,9 +55,9 @@ def _join(address: str | None) -> bool:
     named = address or os.environ.get("RAY_ADDRESS")
     if named == "local":
         return False
-    found = _running_here()
+    found = whereabouts.running_here()
     where = named if named and named != "auto" else found
-    if not where or not _answers(where):
+    if not where or not whereabouts.answers(where):
         if named:
             raise Unreachable(f"no Ray answers at {named}")
         return False
@@ -91,35 +72,11 @@ def _join(address: str | None) -> bool:
     return True
 
 
-def _running_here() -> str | None:
-    """The address of the cluster that `ray start` began on this machine: it writes it into its
-    temporary folder, which is RAY_TMPDIR's, on Linux else TMPDIR's, else that of /tmp."""
-    named = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR"))
-    path = Path(named or "/tmp") / "ray" / "ray_current_cluster"
-    return path.read_text().strip() if path.exists() else None
-
-
-def _answers(address: str) -> bool:
-    """Whether a Ray listens there. Asked in a process of its own, which can be ended: in this one
-    Ray would wait for minutes for a server that is none of its own, then end us."""
-    place = address.rpartition("://")[2]
-    host, _, port = place.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
-            pass
-        asked = [sys.executable, "-c", _ASK, place]
-        done = subprocess.run(asked, capture_output=True, timeout=ASK_TIMEOUT_S, check=False)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return False
-    # Any other refusal Ray tells in better words, once we join; ray:// is another door of it.
-    return address.startswith("ray://") or done.returncode != UNIMPLEMENTED
-
-
 @contextmanager
 def _embedded(cpus: int) -> Iterator[None]:
     """Our own Ray, on loopback; its files go when it ends, its token never lies on a disk."""
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with _own_folder() as folder, _alone():
+    with whereabouts.own_folder() as folder, _alone():
         try:
             ray.init(
                 address="local",
@@ -155,28 +112,144 @@ def _alone() -> Iterator[None]:
         private.ray_constants.ENABLE_RAY_CLUSTER, private.services.start_api_server = kept
 
 
-@contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A folder that is ours while the lock beside it is held; those whose lock is free were left
-    by the killed and go. Short, since Ray puts sockets there, whose paths the system bounds."""
-    parent = Path(tempfile.gettempdir())
-    parent = parent if len(str(parent)) <= LONGEST_PARENT else Path("/tmp")
-    for left in parent.glob(f"{PREFIX}*.lock"):
-        with contextlib.suppress(OSError), left.open("r+b") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-            # Ray's agents outlive a killed driver by a minute and may write once more.
-            if not left.with_suffix("").exists():
-                left.unlink()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    beside = folder.with_suffix(".lock")
-    try:
-        with beside.open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.unlink(missing_ok=True)
+Resources = Mapping[str, float]
+Kind = tuple[str, int, float, float]
+
+
+class Shared:
+    """A long-lived process of ours on Ray, whose threads run tasks together."""
+
+    def __init__(self) -> None:
+        self._turns: dict[int, Turn] = {}
+
+    def start(self) -> None:
+        """Answers once the process is there."""
+
+    def run(self, task: Task, attempt: int) -> Report | None:
+        """Do a task; None where it was given back. `attempt` names this doing of it."""
+        turn = self._turns.setdefault(attempt, Turn())
+        try:
+            return shard.run(task, turn)
+        except GivenBack:
+            return None
+        finally:
+            self._turns.pop(attempt, None)
+
+    def want_back(self, attempt: int) -> None:
+        """Ask for a task back that runs, or is about to."""
+        self._turns.setdefault(attempt, Turn()).want_back()
+
+
+class Processes:
+    """The processes that the tasks of one kind share: as many as there is room for, no more than
+    tasks; all of them for as long as there is such a task."""
+
+    def __init__(self, name: str, step: Step, memory: int) -> None:
+        self.crew = Crew(step.together)
+        self.step = step
+        # Named by what it makes, as the other workers are, for who looks at the processes. It takes
+        # none of the CPUs on which tasks compute; one thread more for what is said to it meanwhile.
+        self._process: Any = ray.remote(type(name, (Shared,), {})).options(
+            num_cpus=0,
+            memory=memory,
+            max_concurrency=step.together + 1,
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+        )
+        self._numbers = itertools.count()
+        self._actors: dict[int, Any] = {}
+        self._under_way: dict[Any, tuple[int, Task | None, int]] = {}
+        """By reference: the member, its task (None: it starts), the attempt."""
+
+    def references(self) -> list[Any]:
+        """What to wait for."""
+        return list(self._under_way)
+
+    def tend(self, most: int) -> None:
+        """Have as many processes as there are tasks, `most` at most; hand out, ask back."""
+        while self.crew.members < min(most, len(self.crew)):
+            member = next(self._numbers)
+            self._actors[member] = self._process.remote()
+            self._under_way[self._actors[member].start.remote()] = member, None, 0
+            self.crew.hire(member)
+        for member, task in self.crew.handed_out():
+            attempt = next(self._numbers)
+            reference = self._actors[member].run.remote(task, attempt)
+            self._under_way[reference] = member, task, attempt
+        for member, key in self.crew.asked_back():
+            self._want_back(member, key)
+
+    def _want_back(self, wanted: int, key: Key) -> None:
+        for member, task, attempt in self._under_way.values():
+            if member == wanted and task and task.key == key:
+                self._actors[member].want_back.remote(attempt)
+
+    def settle(self, reference: Any) -> tuple[Task, Report] | None:
+        """Hear what became of a reference; a task that is done, if it is that. Raises `TaskFailed`
+        where its function raised, or too many processes were lost with it."""
+        member, task, _ = self._under_way.pop(reference)
+        try:
+            report = ray.get(reference)
+        except RayTaskError as error:
+            assert task, "nothing of ours runs while a process starts"
+            raise TaskFailed(*task.key, error.cause or error) from error
+        except RayError as error:
+            self._lost(member, error)
+            return None
+        if task is None:
+            self.crew.started(member)
+        elif report is None:
+            self.crew.given_back(member, task.key)
+        else:
+            self.crew.done(member, task.key)
+            return task, report
+        return None
+
+    def _lost(self, member: int, error: RayError) -> None:
+        ray.kill(self._actors.pop(member))  # one that cannot be reached may go on, else
+        self._under_way = {
+            reference: entry for reference, entry in self._under_way.items() if entry[0] != member
+        }
+        for task in self.crew.died(member):
+            raise TaskFailed(*task.key, error) from error
+
+    def end(self, grace_s: float = 0.0) -> None:
+        """End the processes; before, give their tasks so many seconds to stop at a whole place."""
+        try:
+            for member, task, attempt in self._under_way.values():
+                if task:
+                    self._actors[member].want_back.remote(attempt)
+            left = [reference for reference, entry in self._under_way.items() if entry[1]]
+            if left:
+                ray.wait(left, num_returns=len(left), timeout=grace_s)
+        finally:
+            for actor in self._actors.values():
+                with contextlib.suppress(RayError):
+                    ray.kill(actor)
+            self._actors.clear()
+            self._under_way.clear()
+
+
+def memory_of(step: Step, nodes: Sequence[Resources]) -> int:
+    """Bytes to ask for; `nodes`: what each machine has of what Ray counts."""
+    largest = max(node.get("memory", 0) for node in nodes) * MEMORY_SHARE
+    return int(min(step.memory_gb * (1 << 30), largest))
+
+
+def room_for(step: Step, nodes: Sequence[Resources]) -> int:
+    """How many processes its tasks may share: as many as their CPUs allow, and half the memory."""
+    memory = max(1, memory_of(step, nodes))
+    found = (
+        min(node.get("CPU", 0) / step.cpus, node.get("memory", 0) * SHARED_SHARE / memory)
+        for node in nodes
+    )
+    return max(1, sum(map(int, found)))
+
+
+def _kind(task: Task) -> Kind:
+    """Tasks of one kind share processes: all steps of a stage that need the same."""
+    step = task.step
+    return task.stage.makes, step.together, step.cpus, step.memory_gb
 
 
 class Cluster:
@@ -184,22 +257,36 @@ class Cluster:
 
     def __init__(self) -> None:
         self._tasks: dict[Any, Task] = {}
+        self._shared: dict[Kind, Processes] = {}
         self._run = ray.remote(shard.run)
         self._look()
 
     def _look(self) -> None:
         """What machines there are now: a cluster grows with what waits."""
         found = ray.nodes()  # type: ignore[no-untyped-call]
-        nodes = [node["Resources"] for node in found if node["Alive"]]
-        self.capacity = 4 * int(sum(node.get("CPU", 0) for node in nodes)) + 4
-        self._memory = max(node.get("memory", 0) for node in nodes) * MEMORY_SHARE
+        self._nodes = [node["Resources"] for node in found if node["Alive"]]
+        self.capacity = 4 * int(sum(node.get("CPU", 0) for node in self._nodes)) + 4
+
+    def free(self, task: Task) -> bool:
+        """Whether there is room for a task of this kind."""
+        if task.step.together == 1:
+            return len(self._tasks) < self.capacity
+        shared = self._shared.get(_kind(task))
+        room = room_for(task.step, self._nodes) * task.step.together
+        return not shared or len(shared.crew) < room
 
     def submit(self, task: Task) -> None:
         """Send a task, with what it needs."""
+        if task.step.together > 1:
+            if _kind(task) not in self._shared:
+                memory = memory_of(task.step, self._nodes)
+                self._shared[_kind(task)] = Processes(task.stage.makes, task.step, memory)
+            self._shared[_kind(task)].crew.take(task)
+            return
         options = self._run.options(
             name=f"{task.stage.makes}.{task.phase}.{task.index}",
             num_cpus=task.step.cpus,
-            memory=int(min(task.step.memory_gb * (1 << 30), self._memory)),
+            memory=memory_of(task.step, self._nodes),
             max_retries=RETRIES,
             retry_exceptions=False,
         )
@@ -207,11 +294,27 @@ class Cluster:
 
     def wait(self) -> tuple[Task, Report]:
         """The next task that is done."""
-        done, _ = ray.wait(list(self._tasks), num_returns=1)
-        task = self._tasks.pop(done[0])
-        self._look()
+        while True:
+            self._tend()
+            shared = {one: every for every in self._shared.values() for one in every.references()}
+            (reference,), _ = ray.wait([*self._tasks, *shared], num_returns=1)
+            self._look()
+            if reference in self._tasks:
+                return self._done(reference)
+            if done := shared[reference].settle(reference):
+                return done
+
+    def _tend(self) -> None:
+        """Processes whose tasks are all done, with no others come in their place, end."""
+        for kind in [kind for kind, shared in self._shared.items() if not len(shared.crew)]:
+            self._shared.pop(kind).end()
+        for shared in self._shared.values():
+            shared.tend(room_for(shared.step, self._nodes))
+
+    def _done(self, reference: Any) -> tuple[Task, Report]:
+        task = self._tasks.pop(reference)
         try:
-            return task, ray.get(done[0])
+            return task, ray.get(reference)
         except RayTaskError as error:
             raise TaskFailed(*task.key, error.cause or error) from error
         except RayError as error:
@@ -222,6 +325,9 @@ class Cluster:
         for reference in self._tasks:
             with contextlib.suppress(RayError):
                 ray.cancel(reference, force=True)
+        for shared in self._shared.values():
+            shared.end(GRACE_S)
+        self._shared.clear()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def _sweep(root: Path, now: float) -> None:
 
 def _executor(address: str | None, local: bool, workers: int) -> AbstractContextManager[Executor]:
     if local:
-        return nullcontext(Local())
+        return closing(Local())
     from pipeline import cluster
 
     return cluster.executor(address, workers)

@@ -29,9 +29,9 @@ Progress = Callable[[str, int, int], None]
 class Executor(Protocol):
     """Where tasks run."""
 
-    @property
-    def capacity(self) -> int:
-        """How many tasks may be in flight."""
+    def free(self, task: Task) -> bool:
+        """Whether there is room for a task of this kind: one that waits for the world, together
+        with others, takes no room of one that computes."""
 
     def submit(self, task: Task) -> None:
         """Take a task."""
@@ -61,13 +61,10 @@ def _run_tasks(
 ) -> None:
     left = Schedule(states)
     done = {name: entry.done for name, entry in states.items()}
-    in_flight = 0
     while left:
-        while in_flight < executor.capacity and (task := left.next()):
+        while task := left.next(executor.free):
             executor.submit(task)
-            in_flight += 1
         task, _ = executor.wait()
-        in_flight -= 1
         left.finished(task.key)
         entry = states[task.stage.makes]
         done[task.stage.makes] += 1

@@ -5,7 +5,7 @@ No files and no machines: the tasks are handed in, and the end of each is told. 
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pipeline import shard
 from pipeline.shard import Key, Task
@@ -28,7 +28,8 @@ class Schedule:
                 self._open.setdefault(group, set()).add(key)
         self._missing: dict[Key, int] = {}
         self._waiters: dict[Group, list[Key]] = {}
-        self._ready: list[tuple[int, int, Key]] = []
+        # By the stage's place; steps of one stage are never ready together.
+        self._ready: dict[int, list[Key]] = {}
         for key, task in self._tasks.items():
             self._wait_or_ready(key, [group for group in needs(task) if group in self._open])
 
@@ -36,9 +37,16 @@ class Schedule:
         """How many tasks are not finished."""
         return len(self._tasks)
 
-    def next(self) -> Task | None:
-        """A task to start now, or None: wait for one to finish."""
-        return self._tasks[heapq.heappop(self._ready)[2]] if self._ready else None
+    def next(self, free: Callable[[Task], bool] = lambda _: True) -> Task | None:
+        """A task to start now for which there is room, or None: wait for one to finish. Asked for
+        one task of a stage, `free` speaks for all of it that are ready."""
+        for place, ready in sorted(self._ready.items(), reverse=True):
+            if free(self._tasks[ready[0]]):
+                key = heapq.heappop(ready)
+                if not ready:
+                    del self._ready[place]
+                return self._tasks[key]
+        return None
 
     def finished(self, key: Key) -> None:
         """Hear that a task is done."""
@@ -60,7 +68,7 @@ class Schedule:
             self._make_ready(key)
 
     def _make_ready(self, key: Key) -> None:
-        heapq.heappush(self._ready, (-self._places[key[0]], key[2], key))
+        heapq.heappush(self._ready.setdefault(self._places[key[0]], []), key)
 
 
 def tasks(states: Mapping[str, State]) -> Iterator[Task]:

@@ -6,7 +6,7 @@ is only a retry, and a killed run goes on where it was.
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,11 @@ from pipeline import leaf
 from pipeline.failures import Changed
 from pipeline.manifest import Report, Tally, Written
 from pipeline.scatter import Beat, Scatter
-from pipeline.stage import MAIN, Account, Item, Phase, Stage, Step
+from pipeline.stage import MAIN, Account, Item, Phase, Stage, Step, Turn
 from pipeline.store import Dataset, digest_of, read_as, write_json, write_rows
 
 Key = tuple[str, Phase, int]
+Called = Callable[[], Iterator[pa.RecordBatch] | None]
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def report_of(folder: Path, index: int) -> Report | None:
     return read_as(path, Report) if path.exists() else None
 
 
-def run(task: Task) -> Report:
-    """Do the task, unless it is done."""
+def run(task: Task, turn: Turn | None = None) -> Report:
+    """Do the task, unless it is done. `turn`: of one that runs together with others."""
     done = report_of(task.folder, task.index)
     if done:
         return done
@@ -88,7 +89,7 @@ def run(task: Task) -> Report:
     account = Account()
     tally = Tally(task.stage.counted if task.phase == MAIN else (), task.stage.volatile)
     try:
-        _do(task, account, tally)
+        _do(task, _called(task, account, turn or Turn()), account, tally)
         _require_still(task)
     except Exception:
         # Another attempt, taken for lost, may have done it and cleared what this one worked on.
@@ -118,13 +119,19 @@ def _scattering(task: Task) -> Scatter:
     return Scatter(path, step.schema, step.scatter, task.output.shards)
 
 
-def _do(task: Task, account: Account, tally: Tally) -> None:
+def _called(task: Task, account: Account, turn: Turn) -> Called:
+    """The step's function, to be called with all its arguments."""
+    more = [account] * task.step.accounts + [turn] * (task.step.together > 1)
+    return lambda: task.step.run(*arguments(task), *more)
+
+
+def _do(task: Task, called: Called, account: Account, tally: Tally) -> None:
     """Run the step and write what it yields."""
     step, path = task.step, task.folder / f"{task.index:05d}.parquet"
     if step.scatter:
-        _scatter(task, account, tally)
+        _scatter(task, called, account, tally)
         return
-    batches = step.run(*arguments(task), *([account] if step.accounts else []))
+    batches = called()
     if batches is None:
         return
     watched = tally.watch(batches)
@@ -136,15 +143,14 @@ def _do(task: Task, account: Account, tally: Tally) -> None:
         write_rows(path, watched, step.schema)
 
 
-def _scatter(task: Task, account: Account, tally: Tally) -> None:
+def _scatter(task: Task, called: Called, account: Account, tally: Tally) -> None:
     step, scatter = task.step, _scattering(task)
     beat = Beat(task.folder / f"{task.index:05d}.parquet")
     if step.accounts:
         scatter.resume(account)
     else:
         scatter.clear()
-    batches = step.run(*arguments(task), *([account] if step.accounts else []))
-    for batch in batches or ():
+    for batch in called() or ():
         scatter.add(batch, account)
         if step.over:
             beat.tell(account)

@@ -5,6 +5,7 @@ so its functions are module-level functions or `functools.partial`s of them.
 """
 
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,26 @@ class Account:
     """Where what was not read yet begins, in the reader's own terms; it begins there."""
     bytes_read: int = 0
     """Of the leaf as it lies there."""
+
+
+class GivenBack(Exception):
+    """Raised by a step of many tasks together, by one that has stopped at a whole place: what it
+    did is durable, and the task goes on where it is begun again, here or elsewhere."""
+
+
+class Turn:
+    """What a task that shares its process with others may be told while it runs."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def want_back(self) -> None:
+        """Ask the task to stop at the next whole place, and to raise `GivenBack`."""
+        self.released.set()
+
+    def wanted_back(self) -> bool:
+        """Whether it is asked to; a step looks every few seconds."""
+        return self.released.is_set()
 
 
 @dataclass(frozen=True)
@@ -90,8 +111,14 @@ class Step:
     """Whether `run` takes an `Account` as its last argument, and begins at its place."""
     sink: Sink | None = None
     """Writes the rows in a form of its own and returns the index to be kept as Parquet."""
+    together: int = 1
+    """How many tasks may run at once in one long-lived process, each in a thread; then `run` takes
+    a `Turn` as its very last argument. For tasks that wait for the world: they take none of the
+    room of those that compute."""
     cpus: float = 1.0
+    """Of a task; where tasks run together, of the process that they share."""
     memory_gb: float = 1.0
+    """The same."""
 
     def tasks(self, shards: int) -> int:
         """How many tasks it has when ids are split into this many ranges."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline import cluster
+from pipeline import cluster, whereabouts
 from pipeline import config as settings
 from pipeline.failures import Unreachable
 from pipeline.plan import plan
@@ -59,10 +59,10 @@ def test_an_embedded_ray_leaves_nothing_behind_and_sweeps_after_the_killed(
     temporary.mkdir()
     try:
         for name in ("left", "living"):
-            (temporary / f"{cluster.PREFIX}{name}").mkdir()
-            (temporary / f"{cluster.PREFIX}{name}.lock").touch()
-        living = {f"{cluster.PREFIX}living", f"{cluster.PREFIX}living.lock"}
-        with (temporary / f"{cluster.PREFIX}living.lock").open() as lock:
+            (temporary / f"{whereabouts.PREFIX}{name}").mkdir()
+            (temporary / f"{whereabouts.PREFIX}{name}.lock").touch()
+        living = {f"{whereabouts.PREFIX}living", f"{whereabouts.PREFIX}living.lock"}
+        with (temporary / f"{whereabouts.PREFIX}living.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             rebuild(recipe, HOME=str(home), TMPDIR=str(temporary))
         assert list(home.iterdir()) == []
@@ -138,7 +138,7 @@ def test_a_reader_of_a_dump_asks_for_the_memory_of_its_window(recipe: Path, monk
 
 
 def test_what_listens_and_is_no_ray_is_told(monkeypatch):
-    monkeypatch.setattr(cluster, "ASK_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(whereabouts, "ASK_TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(Unreachable, match=f"no Ray answers at {address}"):
@@ -158,7 +158,7 @@ def drivers(logs: Path) -> int:
 LISTENING = """
 from contextlib import suppress
 import psutil
-from pipeline import cluster
+from pipeline import cluster, whereabouts
 with cluster.connected(None, 1):
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):

@@ -96,3 +96,26 @@ def test_a_task_that_is_done_is_not_run_again(tmp_path: Path):
     shard.run(first)
     left = [task.key for task in tasks(states(tmp_path, 2)) if task.stage.makes == "words"]
     assert left == [("words", "main", index) for index in range(1, words.tasks)]
+
+
+def test_where_there_is_no_room_for_the_latest_stage_an_earlier_one_goes_on(tmp_path: Path):
+    schedule = Schedule(states(tmp_path, 2))
+    for _ in range(3):
+        task = schedule.next()
+        assert task
+        schedule.finished(task.key)
+    first = schedule.next()
+    assert first and first.stage.makes == "counts"
+    schedule.finished(first.key)
+    asked: list[str] = []
+
+    def free(task: Task) -> bool:
+        asked.append(task.stage.makes)
+        return task.stage.makes != "pairs"
+
+    other = schedule.next(free)
+    assert other and other.stage.makes == "counts"
+    assert asked == ["pairs", "counts"]
+    assert schedule.next(free) is None
+    after = schedule.next()
+    assert after and after.stage.makes == "pairs"
