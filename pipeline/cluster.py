@@ -292,13 +292,16 @@ class Cluster:
         )
         self._tasks[options.remote(task)] = task
 
-    def wait(self) -> tuple[Task, Report]:
-        """The next task that is done."""
+    def wait(self, limit_s: float | None = None) -> tuple[Task, Report] | None:
+        """The next task that is done; None where there was no news for so many seconds."""
         while True:
             self._tend()
             shared = {one: every for every in self._shared.values() for one in every.references()}
-            (reference,), _ = ray.wait([*self._tasks, *shared], num_returns=1)
+            news, _ = ray.wait([*self._tasks, *shared], num_returns=1, timeout=limit_s)
             self._look()
+            if not news:
+                return None
+            (reference,) = news
             if reference in self._tasks:
                 return self._done(reference)
             if done := shared[reference].settle(reference):

@@ -3,7 +3,7 @@ for debugging and unit tests."""
 
 import threading
 from collections import deque
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from pipeline import shard
 from pipeline.failures import TaskFailed
@@ -45,24 +45,27 @@ class Local:
         self._threads[task.key] = thread, turn
         thread.start()
 
-    def wait(self) -> tuple[Task, Report]:
-        """The next task that is done: of those together, else the oldest, which runs now."""
+    def wait(self, limit_s: float | None = None) -> tuple[Task, Report] | None:
+        """The next task that is done: of those together, else the oldest, which runs now. None
+        where none is within so many seconds."""
         try:
             while True:
-                task, ended = self._next()
+                task, ended = self._next(limit_s)
                 if isinstance(ended, Report):
                     return task, ended
                 if not isinstance(ended, GivenBack):
                     raise TaskFailed(*task.key, ended) from ended
                 self.submit(task)
+        except Empty:
+            return None
         except BaseException:
             self.close()
             raise
 
-    def _next(self) -> Ended:
+    def _next(self, limit_s: float | None) -> Ended:
         if not self._tasks or not self._ended.empty():
             assert self._threads, "nothing to wait for"
-            task, ended = self._ended.get()
+            task, ended = self._ended.get(timeout=limit_s)
             del self._threads[task.key]
             return task, ended
         task = self._tasks.popleft()

@@ -14,6 +14,7 @@ import msgspec
 
 from pipeline import manifest, schedule, shard, state
 from pipeline.adopt import adopt
+from pipeline.early import Early
 from pipeline.manifest import Report
 from pipeline.scatter import underway
 from pipeline.schedule import Schedule
@@ -36,8 +37,9 @@ class Executor(Protocol):
     def submit(self, task: Task) -> None:
         """Take a task."""
 
-    def wait(self) -> tuple[Task, Report]:
-        """The next task that is done; raises `TaskFailed` for one whose function raised."""
+    def wait(self, limit_s: float | None = None) -> tuple[Task, Report] | None:
+        """The next task that is done, or None where none is within about so many seconds; raises
+        `TaskFailed` for one whose function raised."""
 
 
 def rebuild(
@@ -61,10 +63,14 @@ def _run_tasks(
 ) -> None:
     left = Schedule(states)
     done = {name: entry.done for name, entry in states.items()}
-    while left:
-        while task := left.next(executor.free):
+    early = Early(states)
+    while left or early:
+        while task := left.next(executor.free) or early.next(left.waits, executor.free):
             executor.submit(task)
-        task, _ = executor.wait()
+        ended = executor.wait(early.pause(left.waits))
+        if ended is None or early.finished(ended[0].key):
+            continue
+        task, _ = ended
         left.finished(task.key)
         entry = states[task.stage.makes]
         done[task.stage.makes] += 1

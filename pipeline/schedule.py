@@ -5,6 +5,7 @@ No files and no machines: the tasks are handed in, and the end of each is told. 
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pipeline import shard
@@ -28,6 +29,7 @@ class Schedule:
                 self._open.setdefault(group, set()).add(key)
         self._missing: dict[Key, int] = {}
         self._waiters: dict[Group, list[Key]] = {}
+        self._waiting: Counter[str] = Counter()
         # By the stage's place; steps of one stage are never ready together.
         self._ready: dict[int, list[Key]] = {}
         for key, task in self._tasks.items():
@@ -48,6 +50,10 @@ class Schedule:
                 return self._tasks[key]
         return None
 
+    def waits(self, name: str) -> bool:
+        """Whether a task of this dataset waits for what it reads."""
+        return self._waiting[name] > 0
+
     def finished(self, key: Key) -> None:
         """Hear that a task is done."""
         del self._tasks[key]
@@ -58,13 +64,16 @@ class Schedule:
                 for waiter in self._waiters.pop(group, []):
                     self._missing[waiter] -= 1
                     if not self._missing[waiter]:
+                        self._waiting[waiter[0]] -= 1
                         self._make_ready(waiter)
 
     def _wait_or_ready(self, key: Key, missing: list[Group]) -> None:
         self._missing[key] = len(missing)
         for group in missing:
             self._waiters.setdefault(group, []).append(key)
-        if not missing:
+        if missing:
+            self._waiting[key[0]] += 1
+        else:
             self._make_ready(key)
 
     def _make_ready(self, key: Key) -> None:

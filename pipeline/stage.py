@@ -7,7 +7,7 @@ so its functions are module-level functions or `functools.partial`s of them.
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,6 +128,18 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """What can be done for a stage before all that it reads is whole: an effect on items that
+    become ready meanwhile. It is never needed: the stage's own tasks find what it left, or not."""
+
+    ready: Callable[[], Iterable[Item]]
+    """The items that are there by now, those that are done among them or not: told apart by their
+    paths. Asked every few seconds."""
+    step: Step
+    """Run on each of them, once: an effect."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """What makes one dataset.
 
@@ -140,6 +152,7 @@ class Stage:
     version: int
     main: Step
     before: tuple[Step, ...] = ()
+    ahead: Ahead | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings that change the content, by their path in the tree."""
     libraries: tuple[str, ...] = ()
@@ -154,6 +167,8 @@ class Stage:
     def __post_init__(self) -> None:
         if any((step.schema is None) != (step.scatter is None) for step in self.before):
             raise ValueError(f"{self.makes}: a step of `before` scatters its rows, or has none")
+        if self.ahead and self.ahead.step.schema is not None:
+            raise ValueError(f"{self.makes}: what is done ahead leaves no rows")
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -105,6 +105,6 @@ class Counting(Local):
         super().__init__()
         self.ran: list[str] = []
 
-    def wait(self):
+    def wait(self, limit_s=None):
         self.ran.append(self._tasks[0].stage.makes)
-        return super().wait()
+        return super().wait(limit_s)

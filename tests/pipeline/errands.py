@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.stage import GivenBack, Item, Stage, Step, Turn
+from pipeline.stage import Ahead, GivenBack, Item, Stage, Step, Turn
 from pipeline.store import range_of, write_bytes
 
 ID = pa.binary(16)
@@ -238,3 +238,40 @@ def beside(folder: Path) -> Stage:
     """A task that computes while others wait."""
     run = partial(compute, folder=folder)
     return Stage(makes="beside", version=1, main=Step(run=run, schema=WALKERS, over=(Item(0, ""),)))
+
+
+def visited(folder: Path) -> Iterator[Item]:
+    """What lies in the ledger by now."""
+    write_line(folder / "asked.log", "asked")
+    for path in sorted((folder / "ledger").glob("*.0")):
+        yield Item(str(path), path.name)
+
+
+def foresee(path: str, *, folder: Path) -> None:
+    write_line(folder / "ahead.log", Path(path).name)
+
+
+def foresee_nothing_good(path: str) -> None:
+    raise RuntimeError(f"{Path(path).name} is not good")
+
+
+def until_foreseen(turn: Turn, number: int, folder: Path) -> None:
+    """The last round goes on once something was done for what the first left."""
+    if number == ROUNDS - 1:
+        foreseen = folder / "ahead.log"
+        wait_until(lambda: turn.wanted_back() or len(read_lines(foreseen)) >= 3)
+
+
+def after(folder: Path, run: Callable[..., None] | None = None) -> Stage:
+    """A stage that stands on the visits and does something for each ahead."""
+    step = Step(run=run or partial(foresee, folder=folder), schema=None)
+    return Stage(
+        makes="after",
+        version=1,
+        ahead=Ahead(ready=partial(visited, folder), step=step),
+        main=Step(run=same, schema=VISITS, each=("visits",)),
+    )
+
+
+def same(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from rows

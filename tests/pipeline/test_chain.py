@@ -34,11 +34,11 @@ class Watching(Local):
         self.ran: list[tuple[str, str, int]] = []
         self.dies_at = dies_at
 
-    def wait(self) -> tuple[Task, Report]:
+    def wait(self, limit_s: float | None = None) -> tuple[Task, Report] | None:
         if len(self.ran) == self.dies_at:
             raise SystemExit("killed")
-        done = super().wait()
-        self.ran.append(done[0].key)
+        if done := super().wait(limit_s):
+            self.ran.append(done[0].key)
         return done
 
 

@@ -45,11 +45,11 @@ class Counting(Local):
         self.ran: list[str] = []
         self.dies_at = dies_at
 
-    def wait(self) -> tuple[Task, Report]:
+    def wait(self, limit_s: float | None = None) -> tuple[Task, Report] | None:
         if len(self.ran) == self.dies_at:
             raise SystemExit("killed")
         self.ran.append(self._tasks[0].stage.makes)
-        return super().wait()
+        return super().wait(limit_s)
 
 
 def test_every_dataset_is_whole_and_right(files, tmp_path: Path):

@@ -119,3 +119,15 @@ def test_where_there_is_no_room_for_the_latest_stage_an_earlier_one_goes_on(tmp_
     assert schedule.next(free) is None
     after = schedule.next()
     assert after and after.stage.makes == "pairs"
+
+
+def test_a_dataset_waits_until_all_that_it_reads_stands(tmp_path: Path):
+    schedule, waited = Schedule(states(tmp_path, 2)), []
+    while schedule:
+        waited.append({name for name in ("words", "counts", "losers") if schedule.waits(name)})
+        task = schedule.next()
+        assert task
+        schedule.finished(task.key)
+    assert waited[0] == {"counts", "losers"} and not waited[-1]
+    assert waited[2] == {"counts", "losers"}  # two of three words' files are read
+    assert waited[3] == {"losers"}

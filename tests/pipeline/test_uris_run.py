@@ -167,10 +167,10 @@ def test_a_dump_may_move_between_a_path_and_a_uri(
     Path(made.root).mkdir()
 
     class Killed(Local):
-        def wait(self):
+        def wait(self, limit_s=None):
             if len(list(Path(made.root).glob("submissions/*/reports/*"))) == 2:
                 raise KeyboardInterrupt
-            return super().wait()
+            return super().wait(limit_s)
 
     with pytest.raises(KeyboardInterrupt):
         rebuild.rebuild(plan(made)[:2], Path(made.root), 4, Killed(), lambda *_: None)
