@@ -1,32 +1,43 @@
 """The ledger: killed at any instant, it holds what was durable, once."""
 
+import argparse
+import contextlib
 import datetime
 import errno
 import fcntl
+import io
+import json
 import os
 import resource
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cdxj_indexer.main import CDXJIndexer
+from fastwarc.warc import ArchiveIterator
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from warcio.checker import Checker
 
-from crawl import observations, warc
+from crawl import capture, observations, pages, segments, warc
 from crawl.claims import Held
 from crawl.observations import Writer
 from crawl.schema import OBSERVATIONS, Observation, PageOutcome
 
 MOMENT = datetime.datetime(2016, 5, 4, 3, 2, 1, 123000, tzinfo=datetime.UTC)
 LOW, HIGH = b"\x10" * 16, b"\x20" * 16
+ROOT = Path(__file__).parents[2]
 
 
 def observation(n: int, **changed: Any) -> Observation:
@@ -44,11 +55,12 @@ def observation(n: int, **changed: Any) -> Observation:
 
 def append(writer: Writer, n: int) -> None:
     body = b"<p>%d" % n * 50
-    place = writer.archive(
-        f"http://a.com/{n}", MOMENT, warc.Answer(200, "OK", (), body),
-        request=warc.Request("GET / HTTP/1.1", ()),
-    )  # fmt: skip
-    writer.append(observation(n, digest=warc.digest(body)), place)
+    writer.append(observation(n), writer.archive(exchange(n, body), {"link-id": str(n)}))
+
+
+def exchange(n: int, body: bytes) -> warc.Exchange:
+    request = warc.Request("GET / HTTP/1.1", ())
+    return warc.Exchange(f"http://a.com/{n}", MOMENT, warc.Answer(200, "OK", (), body), request)
 
 
 def check(folder: Path, expected: int) -> None:
@@ -57,7 +69,32 @@ def check(folder: Path, expected: int) -> None:
     for row in rows:
         place = warc.Place(row["warc_offset"], row["warc_length"])
         assert warc.digest(warc.read(folder / row["warc_file"], place).body) == row["digest"]
-    assert not [path for path in folder.iterdir() if "open" in path.name]
+    check_segments(folder)
+
+
+def check_segments(folder: Path) -> None:
+    """Every segment is its three files, sound by others' judgement, and nothing else is there."""
+    names = {path.name.removesuffix(".parquet") for path in folder.glob("*.parquet")}
+    kinds = (".warc.gz", ".cdxj", ".parquet")
+    assert {path.name for path in folder.iterdir()} == {n + kind for n in names for kind in kinds}
+    for name in names:
+        path = folder / f"{name}.warc.gz"
+        checker = Checker(argparse.Namespace(inputs=[str(path)], verbose=False))
+        assert checker.process_all() == 0
+        first = next(iter(ArchiveIterator(path.open("rb"))))
+        assert (first.headers["WARC-Type"], first.headers["WARC-Filename"]) == (
+            "warcinfo",
+            path.name,
+        )
+        lines = io.StringIO()
+        CDXJIndexer(lines, [str(path)], sort=True).process_all()
+        assert places((folder / f"{name}.cdxj").read_text()) == places(lines.getvalue())
+
+
+def places(index: str) -> list[tuple[str, ...]]:
+    """Key, offset, length and file of each line of an index."""
+    said = [(line.split(" ")[0], json.loads(line.split(" ", 2)[2])) for line in index.splitlines()]
+    return [(key, one["offset"], one["length"], one["filename"]) for key, one in said]
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -90,7 +127,7 @@ def test_a_reader_opens_only_what_overlaps(tmp_path: Path) -> None:
 
 
 def test_a_segment_ends_when_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observations, "SEGMENT_BYTES", 1500)
+    monkeypatch.setattr(observations, "SEGMENT_BYTES", 3000)
     with Writer(tmp_path, LOW, HIGH, label="live") as writer:
         for n in range(6):
             append(writer, n)
@@ -146,7 +183,7 @@ def test_a_kill_while_recovering_is_recovered(
 
     broken = {"nothing": "_lines", "renamed": "_write_parquet", "parquet": "_sync_folder"}[step]
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(observations, broken, die)
+        patched.setattr(segments, broken, die)
         observations.recover(folder)
     observations.recover(folder)
     check(folder, 3)
@@ -224,7 +261,7 @@ def test_a_line_that_is_written_in_part_is_an_error_and_nothing_whole_is_lost(
     with pytest.raises(OSError, match="No space"):
         writer.append(observation(2))
     with pytest.raises(OSError, match="No space"):
-        writer.archive("http://a.com/2", MOMENT, warc.Answer(200, "OK", (), b"x"))
+        writer.archive(exchange(2, b"x"))
     writer.close()
     observations.recover(tmp_path, wait_s=0.0)
     check_urls(tmp_path, 1)
@@ -245,7 +282,7 @@ def test_after_a_record_that_failed_its_segment_is_left_to_recovery(
 
     with pytest.raises(KeyboardInterrupt), Writer(tmp_path, LOW, HIGH, label="live") as writer:
         append(writer, 0)
-        monkeypatch.setattr(warc, "write", torn)
+        monkeypatch.setattr(capture, "write", torn)
         append(writer, 1)
     assert list(tmp_path.glob("*.open"))
     observations.recover(tmp_path, wait_s=0.0)
@@ -253,7 +290,7 @@ def test_after_a_record_that_failed_its_segment_is_left_to_recovery(
 
 
 def test_a_journal_that_lacks_a_row_is_no_segment(tmp_path: Path) -> None:
-    with pytest.raises(observations.Damaged, match="holds 1 of 2 rows"):  # noqa: SIM117
+    with pytest.raises(observations.Damaged, match="holds 1 of 2 lines"):  # noqa: SIM117
         with Writer(tmp_path, LOW, HIGH, label="live") as writer:
             append(writer, 0)
             append(writer, 1)
@@ -287,7 +324,7 @@ def test_one_that_merely_recovers_is_waited_for(tmp_path: Path) -> None:
     (folder / f"{name}.warc.gz.open").write_bytes(coded)
     (folder / f"{name}.ndjson.open").write_bytes(journal)
     began, go_on = threading.Event(), threading.Event()
-    lines = observations._lines
+    lines = segments._lines
 
     def slow(path: Path) -> Any:
         began.set()
@@ -296,7 +333,7 @@ def test_one_that_merely_recovers_is_waited_for(tmp_path: Path) -> None:
 
     threads = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(observations, "_lines", slow)
+        patched.setattr(segments, "_lines", slow)
         for _ in range(3):
             # with no patience at all for a living writer
             thread = threading.Thread(target=observations.recover, args=[folder],
@@ -318,7 +355,7 @@ def test_what_was_cut_off_is_no_part_of_a_recovered_archive(tmp_path: Path) -> N
     (folder / f"{name}.ndjson.open").write_bytes(journal)
     observations.recover(folder)
     kinds = [record.kind for record in warc.records(str(folder / f"{name}.warc.gz"), 10_000)]
-    assert kinds == ["request", "response"] * 2
+    assert kinds == ["warcinfo"] + ["request", "response", "metadata"] * 2
 
 
 def test_both_ends_of_a_range_are_read(tmp_path: Path) -> None:
@@ -327,3 +364,306 @@ def test_both_ends_of_a_range_are_read(tmp_path: Path) -> None:
             append(writer, n)
     rows = observations.read(tmp_path, b"\x11" * 16, b"\x12" * 16)
     assert sorted(rows["url"].to_pylist()) == ["http://a.com/1", "http://a.com/2"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing that follows it is done."""
+
+
+@contextlib.contextmanager
+def killed_after(steps: int, *, two_disks: bool) -> Iterator[None]:
+    """Lets so many steps on the disk be done, and no more."""
+    left = [steps]
+
+    def step(function: Callable[..., Any]) -> Callable[..., Any]:
+        def done(*arguments: Any, **named: Any) -> Any:
+            if left[0] <= 0:
+                raise Killed
+            left[0] -= 1
+            return function(*arguments, **named)
+
+        return done
+
+    def half(original: IO[bytes], copy: IO[bytes], size: int) -> None:
+        copy.write(original.read(500))
+        copy.flush()
+        whole(original, copy, size)
+
+    whole = step(shutil.copyfileobj)
+    with pytest.MonkeyPatch.context() as patched:
+        if two_disks:
+            patched.setattr(Path, "rename", rename_on_one_disk)
+        patched.setattr(Path, "rename", step(Path.rename))
+        patched.setattr(Path, "unlink", step(Path.unlink))
+        patched.setattr(os, "fsync", step(os.fsync))
+        patched.setattr(os, "truncate", step(os.truncate))
+        patched.setattr(shutil, "copyfileobj", half)
+        yield
+
+
+RENAME = Path.rename
+
+
+def rename_on_one_disk(path: Path, target: Path) -> Path:
+    if path.parent != target.parent:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    return RENAME(path, target)
+
+
+@pytest.mark.parametrize("disks", ["no journal", "one disk", "two disks"])
+def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path: Path, disks: str) -> None:
+    """Of the end of a segment, and of the recovery that follows, which is killed as well."""
+    two, steps = disks == "two disks", 0
+    while True:
+        for again in range(0, steps + 1, 3):
+            folder = tmp_path / f"{steps}-{again}" / "ledger"
+            journal = None if disks == "no journal" else folder.with_name("journal")
+            writer = Writer(folder, LOW, HIGH, label="live", journal=journal)
+            for n in range(3):
+                append(writer, n)
+            writer.append(observation(3), writer.archive(exchange(3, b"<p>1" * 50)))  # a revisit
+            writer.archive(exchange(9, b"User-agent: *"))
+            is_killed = False
+            with killed_after(steps, two_disks=two):
+                try:
+                    writer.close()
+                except Killed:
+                    is_killed = True
+            if list(folder.glob("*.parquet")):  # readers go by it
+                assert {path.suffix for path in folder.glob("[!.]*")} >= {".gz", ".cdxj"}
+            with killed_after(again, two_disks=two), contextlib.suppress(Killed):
+                observations.recover(folder, journal=journal)
+            with killed_after(1000, two_disks=two):
+                observations.recover(folder, journal=journal)
+            check(folder, 4)
+            assert journal is None or not list(journal.glob("*/*"))
+        if not is_killed:
+            break
+        steps += 1
+    assert steps > 8
+
+
+def test_segments_lie_in_a_folder_of_their_own_ledger_until_they_are_whole(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    one = Writer(tmp_path / "one", LOW, HIGH, label="live", journal=journal)
+    append(one, 0)
+    two = Writer(tmp_path / "two", LOW, HIGH, label="live", journal=journal)
+    append(two, 0)
+    append(two, 1)
+    assert not list((tmp_path / "one").iterdir()) and len(list(journal.iterdir())) == 2
+    one._segment.abandon()  # type: ignore[union-attr]
+    observations.recover(tmp_path / "one", journal=journal, wait_s=0.0)
+    check(tmp_path / "one", 1)
+    two.close()
+    check(tmp_path / "two", 2)
+    assert not list(journal.glob("*/*"))
+
+
+def test_segments_of_a_crawl_without_a_journal_are_recovered_by_one_with(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "ledger", LOW, HIGH, label="live")
+    append(writer, 0)
+    writer._segment.abandon()  # type: ignore[union-attr]
+    observations.recover(tmp_path / "ledger", journal=tmp_path / "journal", wait_s=0.0)
+    check(tmp_path / "ledger", 1)
+
+
+def test_a_segment_ends_when_it_is_old_or_has_many_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = [0.0]
+    monkeypatch.setattr(observations, "SEGMENT_ROWS", 3)
+    with Writer(tmp_path, LOW, HIGH, label="live", clock=lambda: time[0]) as writer:
+
+        def whole_after(n: int, seconds: float) -> int:
+            time[0] += seconds
+            append(writer, n)
+            writer._wait(0)
+            return len(list(tmp_path.glob("*.parquet")))
+
+        whole = [whole_after(n, 0.0) for n in range(4)]
+        whole += [whole_after(4, observations.SEGMENT_S - 1), whole_after(5, 0.9)]
+        assert whole == [0, 0, 1, 1, 1, 2]
+        append(writer, 6)
+        time[0] += observations.SEGMENT_S
+        writer.sync()
+        writer._wait(0)
+        assert len(list(tmp_path.glob("*.parquet"))) == 3
+    check(tmp_path, 7)
+
+
+def test_what_is_appended_is_synced_every_few_seconds_and_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time, synced = [0.0], []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda one: (synced.append(one), fsync(one))[1])
+    with Writer(tmp_path, LOW, HIGH, label="live", clock=lambda: time[0]) as writer:
+        for n in range(6):
+            append(writer, n)
+            time[0] += observations.SYNC_S / 2.5
+        writer._wait(0)
+        assert len(synced) == 2  # the WARC file and the journal
+        writer.sync()
+        assert len(synced) == 4
+    check(tmp_path, 6)
+
+
+def test_what_no_row_follows_is_kept_too(tmp_path: Path) -> None:
+    for folder in (tmp_path / "killed", tmp_path / "closed"):
+        writer = Writer(folder, LOW, HIGH, label="live")
+        writer.archive(exchange(8, b"User-agent: *"), {"asked": "robots.txt"})
+        append(writer, 0)
+        writer.archive(exchange(9, b"User-agent: x"))
+        writer.sync()
+        if folder.name == "killed":
+            writer._segment.abandon()  # type: ignore[union-attr]
+            observations.recover(folder, wait_s=0.0)
+        else:
+            writer.close()
+        check(folder, 1)
+        (path,) = folder.glob("*.warc.gz")
+        bodies = [one.answer.body for one in warc.records(str(path), 1000) if one.answer]
+        assert bodies == [b"User-agent: *", b"<p>0" * 50, b"User-agent: x"]
+        (index,) = folder.glob("*.cdxj")
+        assert len(index.read_text().splitlines()) == 3
+
+
+def test_a_row_is_appended_while_its_segment_is_open(tmp_path: Path) -> None:
+    with Writer(tmp_path, LOW, HIGH, label="live") as writer:
+        place = writer.archive(exchange(0, b"x"))
+        writer.close()
+        with pytest.raises(ValueError, match="is no longer open"):
+            writer.append(observation(0), place)
+
+
+def test_the_row_of_a_payload_that_is_there_already_names_that(tmp_path: Path) -> None:
+    body = b"<p>the same"
+    with Writer(tmp_path, LOW, HIGH, label="live") as writer:
+        for n in range(3):
+            writer.append(observation(n), writer.archive(exchange(n, body)))
+        writer.close()
+        writer.append(observation(3), writer.archive(exchange(3, body)))
+    check(tmp_path, 4)
+    rows = observations.read(tmp_path).sort_by("url").to_pylist()
+    assert len({(row["warc_file"], row["warc_offset"]) for row in rows[:3]}) == 1
+    assert rows[3]["warc_file"] != rows[0]["warc_file"]  # each segment stands alone
+    assert {row["digest"] for row in rows} == {warc.digest(body)}
+
+
+@pytest.mark.parametrize("kind", ["request", "revisit", "metadata"])
+def test_a_row_whose_records_a_power_cut_left_unwritten_is_asked_again(
+    tmp_path: Path, kind: str
+) -> None:
+    writer = Writer(tmp_path, LOW, HIGH, label="live")
+    for n in range(2):
+        place = writer.archive(exchange(n, b"<p>the same"), {"link-id": str(n)})
+        writer.append(observation(n), place)
+    writer._segment.abandon()  # type: ignore[union-attr]
+    (path,) = tmp_path.glob("*.warc.gz.open")
+    with path.open("rb") as file:
+        last = [r.stream_pos for r in ArchiveIterator(file) if r.headers["WARC-Type"] == kind][-1]
+    data = bytearray(path.read_bytes())
+    data[last + 20 : last + 80] = bytes(60)
+    path.write_bytes(data)
+    observations.recover(tmp_path, wait_s=0.0)
+    check(tmp_path, 1)
+
+
+def test_an_upload_that_fails_is_told_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, journal = tmp_path / "ledger", tmp_path / "journal"
+    writer = Writer(folder, LOW, HIGH, label="live", journal=journal)
+    monkeypatch.setattr(observations, "SEGMENT_ROWS", 1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segments, "_write_parquet", full)
+        append(writer, 0)
+        with pytest.raises(OSError, match="No space"):
+            append(writer, 1)
+            append(writer, 2)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            append(writer, 3)
+    writer.close()
+    observations.recover(folder, journal=journal, wait_s=0.0)
+    rows = observations.read(folder)["url"].to_pylist()
+    assert 1 <= len(rows) == len(set(rows))
+    check(folder, len(rows))
+
+
+def test_what_a_kill_left_for_nobody_is_swept(tmp_path: Path) -> None:
+    dead = tmp_path / ".10101010-20202020-live-000000000000.ndjson.tmp"
+    turn = tmp_path / ".10101010-20202020-live-000000000000.recovery"
+    living = tmp_path / ".10101010-20202020-live-111111111111.ndjson.tmp"
+    for path in (dead, turn, living):
+        path.touch()
+    with living.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        observations.recover(tmp_path)
+    assert list(tmp_path.iterdir()) == [living]
+
+
+def test_a_writer_whose_new_journal_is_swept_makes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = fcntl.flock, []
+
+    def late(file: Any, operation: int) -> None:
+        if not swept:
+            swept.append(1)
+            segments.sweep(tmp_path)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Writer(tmp_path, LOW, HIGH, label="live") as writer:
+        append(writer, 0)
+    check(tmp_path, 1)
+
+
+def test_a_file_says_what_the_crawl_says_of_itself(tmp_path: Path) -> None:
+    info = {"operator": "me", "robots": "obeyed"}
+    with Writer(tmp_path, LOW, HIGH, label="live", info=info, now=lambda: MOMENT) as writer:
+        append(writer, 0)
+    (path,) = tmp_path.glob("*.warc.gz")
+    first = next(iter(ArchiveIterator(path.open("rb"))))
+    assert first.headers["WARC-Date"] == "2016-05-04T03:02:01.123Z"
+    assert b"operator: me\r\nrobots: obeyed\r\n" in first.reader.read()
+
+
+WRITING = """
+import itertools, sys
+from pathlib import Path
+from crawl import observations
+from tests.crawl.test_observations import HIGH, LOW, Writer, append
+
+observations.SEGMENT_ROWS = 7
+with Writer(Path(sys.argv[1]), LOW, HIGH, label="live", journal=Path(sys.argv[2])) as writer:
+    for n in itertools.count():
+        append(writer, n % 200)
+        print(n, flush=True)
+"""
+
+
+def test_a_killed_process_loses_no_row_that_it_appended(tmp_path: Path) -> None:
+    folder, journal = tmp_path / "ledger", tmp_path / "journal"
+    total = 0
+    for kill in range(8):
+        command = [sys.executable, "-c", WRITING, str(folder), str(journal)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True)
+        assert child.stdout
+        for _ in range(1 + kill * 3):
+            child.stdout.readline()
+        child.kill()
+        appended = 1 + kill * 3 + len(child.stdout.read().split("\n")) - 1
+        child.wait()
+        observations.recover(folder, journal=journal)
+        rows = len(observations.read(folder))
+        # one row may be durable without having been told
+        assert appended <= rows - total <= appended + 1
+        total = rows
+        check_segments(folder)
+        assert not list(journal.glob("*/*"))
