@@ -19,7 +19,6 @@ DICTIONARY = b"\x5d\x2a\x4d\x18"
 """What the frame begins with in which a dictionary is: decoders pass over it."""
 MAX_DICTIONARY = 16 * 1024 * 1024
 """Bytes. Those of real archives have one MiB at most."""
-DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
 WINDOW = 2**31
 """Bytes. Reddit's dumps are written with this window; the library's own limit is 2^27."""
 CHUNK = 128 * 1024
@@ -49,14 +48,14 @@ def pieces(raw: IO[bytes]) -> Iterator[Piece]:
                 leading = None
         if is_last:
             if leading:
-                context = _with_dictionary(leading[8:]) or context
+                context = _with_dictionary(leading[8:])
             leading = None
             frame = context.decompressobj()
 
 
-def _with_dictionary(content: bytes) -> zstandard.ZstdDecompressor | None:
-    """What decodes the frames after one that holds a dictionary, itself compressed or not; None
-    where it holds something else, as everyone may put there."""
+def _with_dictionary(content: bytes) -> zstandard.ZstdDecompressor:
+    """What decodes the frames after one that holds a dictionary, itself compressed or not. Frames
+    that need none are decoded all the same."""
     if content.startswith(ZSTD):
         plain = bytearray()
         for decoded, _ in pieces(io.BytesIO(content)):
@@ -64,8 +63,6 @@ def _with_dictionary(content: bytes) -> zstandard.ZstdDecompressor | None:
             if len(plain) > MAX_DICTIONARY:
                 raise zstandard.ZstdError("the dictionary is too large")
         content = bytes(plain)
-    if not content.startswith(DICTIONARY_MAGIC):
-        return None
     dictionary = zstandard.ZstdCompressionDict(content)
     return zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=WINDOW)
 

@@ -346,6 +346,19 @@ def test_a_reason_that_is_not_ascii_is_kept_aside(tmp_path: Path) -> None:
     assert read.header("X-Crawler-Reason") == "Non trouv%C3%A9"
 
 
+def test_a_name_of_a_header_is_none_of_another(tmp_path: Path) -> None:
+    odd = ((" folded", "x"), ("a:b", "c"), ("", "d"), ("X\r\nY", "e"), ("\u00e9", "f"))
+    read = read_back(tmp_path, exchange("http://a.com/", b"x", HTML, *odd)).headers
+    assert read[:-1] == (
+        HTML,
+        ("?folded", "x"),
+        ("a?b", "c"),
+        ("?", "d"),
+        ("X??Y", "e"),
+        ("?", "f"),
+    )
+
+
 def test_a_version_that_readers_stumble_over_is_told_beside(tmp_path: Path) -> None:
     answer = warc.Answer(200, "", (), b"x", "HTTP/2")
     read = read_back(tmp_path, warc.Exchange("http://a.com/", MOMENT, answer))
