@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROBOTS = "/robots.txt"
+OF_ROBOTS = "/robots"
+"""What paths begin with that robots.txt files are, or send to: none speaks for these."""
 LAG_S = 0.25
 """Within which a server hears that a client is gone, its machine busy with other things."""
 
@@ -161,7 +163,7 @@ def repeated(
     for hit in log:
         times[hit.origin, hit.path] += 1
         count = times[hit.origin, hit.path]
-        if hit.path != ROBOTS and count > most(hit.host, hit.path):
+        if not hit.path.startswith(OF_ROBOTS) and count > most(hit.host, hit.path):
             text = f"asked {count} times"
             found.append(Violation("repeated", hit.host, hit.path, hit.at, text))
     return found
@@ -170,13 +172,14 @@ def repeated(
 def unruly(
     log: Iterable[Hit], forbids: Callable[[str, str], bool] = lambda host, path: False
 ) -> list[Violation]:
-    """Requests to an origin before its robots.txt had been answered, and those that it `forbids`."""
+    """Requests to an origin before its robots.txt had been answered, and those it `forbids`."""
     asked: dict[str, float] = {}
     found = []
     for hit in sorted(log, key=lambda hit: hit.at):
         if hit.path == ROBOTS:
             ended = float("inf") if hit.ended is None else _end(hit)
             asked[hit.origin] = min(ended, asked.get(hit.origin, float("inf")))
+        if hit.path.startswith(OF_ROBOTS):
             continue
         if asked.get(hit.origin, float("inf")) > hit.at:
             text = "robots.txt had not been answered"

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tests.web_log import Hit, Log
@@ -101,6 +101,8 @@ class Connection(asyncio.streams.FlowControlMixin):
         answer = self._web.find(hit)
         if isinstance(answer, bytes):
             answer = Ready(answer, keep=False)
+        if isinstance(answer, Ready) and b"\r\nconnection: close" in head.lower():
+            answer = replace(answer, keep=False)
         if not isinstance(answer, Ready):
             self._begin(answer)
         elif answer.after_s:
