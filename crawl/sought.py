@@ -31,10 +31,12 @@ class Sought:
     """The kept links among `links`, batches with `COLUMNS`."""
 
     def __init__(self, links: Iterable[pa.RecordBatch]) -> None:
-        ids, days, hosts = bytearray(), bytearray(), set[str]()
+        ids, days, heads, hosts = bytearray(), bytearray(), bytearray(), set[str]()
         for batch in links:
             kept = batch.filter(pc.equal(batch["outcome"], LinkOutcome.KEPT.value))
-            ids += _bytes_of(kept["link_id"])
+            more = _bytes_of(kept["link_id"])
+            ids += more
+            heads += np.unique(np.frombuffer(more, np.uint32)[::4]).tobytes()
             numbers = kept["first_seen"].cast(pa.int32()).fill_null(int(NO_DAY))
             days += numbers.to_numpy().tobytes()
             if len(hosts) <= MAX_DOMAINS:
@@ -45,7 +47,6 @@ class Sought:
         if np.any(self._ids[1:] < self._ids[:-1]):
             order = np.argsort(self._ids, kind="stable")
             self._ids, self._days = self._ids[order], self._days[order]
-        heads = self._ids.view(np.uint8).reshape(len(self._ids), 16)[:, :4].tobytes()
         self._domains = np.unique(np.frombuffer(heads, np.uint32))
         self._bounds = _Bounds(hosts) if len(hosts) <= MAX_DOMAINS else None
         self.is_of_domain = functools.lru_cache(maxsize=url.HOSTS)(self._is_of_domain)

@@ -99,6 +99,51 @@ assert posts == rows, posts
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
 """
 
+REPLAY = """
+import datetime, resource, sys
+from collections import Counter
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from crawl import archives, canonical, warc
+from crawl.config import CrawlConfig
+from crawl.sought import COLUMNS
+
+folder, links, wanted = Path(sys.argv[1]), int(sys.argv[2]), "http://site.com/page"
+with (folder / "x.warc.gz").open("wb") as file:
+    warc.write(file, wanted, "2016-01-01T00:00:00Z", warc.Answer(200, "OK", (), b"<p>x"))
+chance = np.random.default_rng(1)
+ours = canonical.link_id(wanted)
+
+def batches():
+    for start in range(0, links, 1000):
+        domain = np.full(1000, start, ">u4").view(np.uint8).reshape(1000, 4)
+        rest = np.sort(chance.integers(0, 2**64, 1000, np.uint64)).astype(">u8")
+        rest = rest.view(np.uint8).reshape(1000, 8)
+        tail = chance.integers(0, 256, (1000, 4), np.uint8)
+        ids = np.concatenate([domain, rest, tail], 1).tobytes()
+        if start == links // 2:
+            ids = ids[:-16] + ours
+        yield pa.RecordBatch.from_arrays(
+            [
+                pa.FixedSizeBinaryArray.from_buffers(
+                    pa.binary(16), 1000, [None, pa.py_buffer(ids)]
+                ),
+                pa.array([f"site-{start}.com"] * 1000),
+                pa.array(np.full(1000, 15000), pa.int32()).cast(pa.date32()),
+                pa.array(["kept"] * 1000),
+            ],
+            names=list(COLUMNS),
+        )
+
+counts = Counter()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+archives.replay(
+    str(folder / "x.warc.gz"), batches(), str(folder / "ledger"), CrawlConfig(), counts
+)
+assert counts == {"copied": 1}, counts
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+"""
+
 
 def peak(code: str, *words: object) -> int:
     """The number that a process which runs this prints."""
@@ -129,3 +174,9 @@ def test_five_million_submissions_are_merged_in_half_of_their_size(
 ) -> None:
     """Their columns are some 1.2 GB."""
     assert peak(MERGE, tmp_path, 5_000_000, domains) < 700 * MIB
+
+
+@pytest.mark.slow
+def test_five_million_links_are_looked_for_in_eighty_bytes_each(tmp_path: Path) -> None:
+    """Whatever their URLs: twenty bytes are held, the rest while they are read."""
+    assert peak(REPLAY, tmp_path, 5_000_000) < 400_000_000
