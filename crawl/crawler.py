@@ -6,17 +6,14 @@ its own origin does not allow, redirects' targets included. A host that the fron
 asked again: what is left of it ends as its last failure did.
 """
 
-import asyncio
 import datetime
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 
 from crawl import consent, content, gates, network, outcomes, robots, url
 from crawl.config import CrawlConfig
-from crawl.frontier import Ask, Drop, Frontier, Wait
 from crawl.gates import Gates
 from crawl.hosts import NEVER
 from crawl.network import Failure, Web
@@ -25,6 +22,7 @@ from crawl.pace import Pace, retry_after
 from crawl.schema import PageOutcome
 from crawl.status import Status
 from crawl.steering import Steering
+from crawl.turns import Clock, Request, Turns
 from crawl.warc import Answer, Exchange, Place
 from crawl.work import Fetched, Job, OriginFile, Page, Work
 
@@ -32,10 +30,6 @@ from crawl.work import Fetched, Job, OriginFile, Page, Work
 NO_HOST = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TLS_ERROR, PageOutcome.PRIVATE_ADDRESS})
 BOUND_S = 10.0
 """Seconds between two sums over all hosts."""
-TURNS = 64
-"""Turns given at once, before what came in is looked at."""
-
-Clock = Callable[[], float]
 Now = Callable[[], datetime.datetime]
 
 
@@ -44,19 +38,16 @@ class Crawler:
 
     def __init__(self, web: Web, config: CrawlConfig, clock: Clock, now: Now) -> None:
         self.web, self.config, self.clock, self.now = web, config, clock, now
-        self.frontier: Frontier[Job] = Frontier(Pace.of(config), config.connections)
+        self.turns = Turns(Pace.of(config), config.connections, clock, self._use, self._drop)
+        self.frontier = self.turns.frontier
         self.gates = Gates(config)
         self.token = config.product_token()
         self.asked = Asked(config.user_agent)
         self.status = Status(began=clock())
-        self.steering = Steering()
-        self.held = False
-        """Nobody is asked for the moment: paused, or no files are left."""
+        self._steering = Steering()
         self._works: list[Work] = []
         self._measured = NEVER
         self._causes: dict[str, PageOutcome] = {}  # of each host's last failure
-        self._wake = asyncio.Event()
-        self._group: asyncio.TaskGroup | None = None
 
     async def ask(self, work: Work) -> None:
         """Takes a task's jobs, and returns when all are settled."""
@@ -73,7 +64,7 @@ class Crawler:
             self.status.expect(host, len(jobs) * self._delay_s(work, host))
         if work.released:
             self.release(work)
-        self.wake()
+        self.turns.wake()
         await work.done.wait()
         self._works.remove(work)
 
@@ -83,7 +74,7 @@ class Crawler:
         for host, _ in work.queues():
             for job in self.frontier.drain(host):
                 self._let_go(job)
-        self.wake()
+        self.turns.wake()
 
     def release_all(self) -> None:
         """Gives back all that was not begun."""
@@ -95,111 +86,44 @@ class Crawler:
         counts, status, now = self.frontier.counts(), self.status, self.clock()
         status.seconds, status.left = now - status.began, counts.jobs
         status.active, status.waiting = counts.ready, counts.waiting
-        status.in_flight, status.state = counts.in_flight, self.steering.state
-        status.received = self.web.received
+        status.in_flight, status.state = counts.in_flight, self._steering.state
+        status.received = self.turns.received = self.web.received
         if now - self._measured >= BOUND_S:
             status.left_s, self._measured = self.frontier.bound_s(), now
         return status
 
-    def wake(self) -> None:
-        """Something has changed: look whose turn it is."""
-        self._wake.set()
-
     async def run(self) -> None:
-        """Gives turns until cancelled. What goes wrong here, such as a full disk, is raised as it
-        is, never in a group."""
-        failed: Exception | None = None
-        try:
-            async with asyncio.TaskGroup() as self._group:
-                await self._turns()
-        except ExceptionGroup as errors:
-            failed = _first(errors)
-        if failed:
-            raise failed
+        """Asks until cancelled. What goes wrong here, such as a full disk, is raised as it is."""
+        await self.turns.give()
 
-    async def _turns(self) -> None:
-        while True:
-            pause = self._step()
-            if pause == 0.0:
-                await asyncio.sleep(0)
-                continue
-            self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+    def steer(self, steering: Steering, *, held: bool) -> None:
+        """What the operator says from now on. `held`: nobody is to be asked, whatever he says."""
+        self._steering = steering
+        self.turns.held = held or steering.state == "pause"
+        bound = steering.max_bytes_per_s
+        self.turns.bound_bytes(self.config.max_bytes_per_s if bound is None else bound)
+        self.turns.wake()
 
-    def _step(self) -> float | None:
-        """Gives turns; returns the seconds after which there may be more, None: when something
-        ends."""
-        for _ in range(TURNS):
-            if self.held:
-                return None
-            if (debt := self._debt_s()) > 0:
-                return debt
-            match self.frontier.next(self.clock()):
-                case Ask(host, job):
-                    self._begin(host, job)
-                case Drop(host, job):
-                    self._drop(host, job)
-                case Wait(until) if until is not None:
-                    return max(1e-3, until - self.clock())
-                case _:
-                    return None
-        return 0.0
-
-    def _debt_s(self) -> float:
-        """Seconds until the bytes that came are not more than may."""
-        bound = self.steering.max_bytes_per_s
-        bound = self.config.max_bytes_per_s if bound is None else bound
-        if not bound:
-            return 0.0
-        return self.web.received / bound - (self.clock() - self.status.began)
-
-    def _begin(self, host: str, job: Job) -> None:
-        """Uses a turn of a host: for the job, or for the robots.txt that it needs first."""
+    def _use(self, host: str, job: Job) -> Request | None:
+        """What a host's turn is used for: the job, or the file that it needs first, or nothing."""
         if job.work.released:
             self._let_go(job)
-        elif isinstance(job, OriginFile):
-            self._start(job.target, self._ask_file(host, job))
-            return
-        elif self._page_begun(host, job):
-            return
-        self.frontier.unused(host)
-
-    def _page_begun(self, host: str, page: Page) -> bool:
-        """Whether a request was begun for a page, or for what must be known of its origin."""
-        if self.steering.denies(page.target):
-            self._record(page, PageOutcome.DENIED)
-            return False
-        match self.gates.look(page, self.clock()):
+            return None
+        if isinstance(job, OriginFile):
+            return self._ask_file(host, job)
+        if self._steering.denies(job.target):
+            self._record(job, PageOutcome.DENIED)
+            return None
+        match self.gates.look(job, self.clock()):
             case gates.Open(said):
-                self._start(page.target, self._ask_page(host, page, said))
-                return True
+                return self._ask_page(host, job, said)
             case gates.Need(file):
-                self._start(file.target, self._ask_file(host, file))
-                return True
+                return self._ask_file(host, file)
             case gates.Closed(outcome, said):
-                self._record(page, outcome, said=said)
+                self._record(job, outcome, said=said)
             case gates.Elsewhere():
-                page.work.put_off(page)
-        return False
-
-    def _start(self, target: str, work: Coroutine[Any, Any, None]) -> None:
-        """Lets a request go its way beside the others."""
-
-        async def named() -> None:
-            try:
-                await work
-            except OSError as error:
-                error.add_note(f"while asking for {target}")
-                raise
-            except Exception as error:
-                text = f"asking for {target} failed: {type(error).__name__}: {error}"
-                raise RuntimeError(text) from error
-
-        assert self._group is not None
-        self._group.create_task(named())
+                job.work.put_off(job)
+        return None
 
     async def _ask_file(self, host: str, file: OriginFile) -> None:
         moment, began = self.now(), self.clock()
@@ -384,7 +308,7 @@ class Crawler:
         self.frontier.ended(
             host, now, latency_s=now - began, failed=cause is not None, retry_after_s=wait_s
         )
-        self.wake()
+        self.turns.wake()
 
     def _drop(self, host: str, job: Job) -> None:
         """Settles a job of a host that is lost, or had its time: it is not asked."""
@@ -446,7 +370,3 @@ class Crawler:
     def _delay_s(self, work: Work, host: str) -> float:
         """The delay of a host, as far as it is known before it was asked."""
         return max(self.config.min_delay_s, work.notes.delay_s(host))
-
-
-def _first(error: Exception) -> Exception:
-    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

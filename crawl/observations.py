@@ -208,9 +208,7 @@ def recover(
         segments.sweep(place)
 
 
-def read(
-    folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST, *, label: str = ""
-) -> pa.Table:
+def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST, *, label: str = "") -> pa.Table:
     """All rows of whole segments with an id in the range, both ends included, in no order; with
     `label`, of the writers whose names begin so.
 

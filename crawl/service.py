@@ -17,8 +17,9 @@ import uvloop
 
 from crawl import limits, network, status, steering
 from crawl.config import CrawlConfig
-from crawl.crawler import Clock, Crawler, Now
+from crawl.crawler import Crawler, Now
 from crawl.schema import BadInput
+from crawl.turns import Clock
 from crawl.work import Work
 
 LOOK_S = 1.0
@@ -151,14 +152,10 @@ class Service:
     async def _look_around(self, crawler: Crawler) -> None:
         """What the operator says, what the machine still has, how far it is: now and then."""
         while True:
-            said = crawler.steering = self._watch.look()
-            left = limits.files_left()
-            crawler.held = said.state == "pause" or (
-                left is not None and left < limits.SPARE_FILES // 2
-            )
+            said, left = self._watch.look(), limits.files_left()
+            crawler.steer(said, held=left is not None and left < limits.SPARE_FILES // 2)
             if said.state == "stop":
                 crawler.release_all()
             limits.require_space(self._config, self._ledger)
             status.write(self._ledger, self._name, crawler.measure())
-            crawler.wake()
             await asyncio.sleep(LOOK_S)

@@ -29,6 +29,7 @@ from crawl import (
     refusals,
     repeats,
     rounds,
+    service,
     signals,
     slices,
     sought,
@@ -43,7 +44,7 @@ from pipeline import leaves
 from pipeline.config import Config, content
 from pipeline.failures import BadInput
 from pipeline.leaves import Leaf
-from pipeline.stage import Account, Item, Stage, Step
+from pipeline.stage import Account, GivenBack, Item, Stage, Step, Turn
 from pipeline.store import digest_of
 from training import schema as trained
 from training import tokens
@@ -198,8 +199,9 @@ def _asked(config: Config, observations: str) -> tuple[Step, ...]:
             schema=rounds.HANDED,
             scatter="owner_id",
             each=("links",),
+            together=service.TASKS,
         )
-        for run in (pages.ask, _follow)
+        for run in (_ask, _follow)
     )
     return (first, *[later] * rounds.ROUNDS)
 
@@ -324,14 +326,31 @@ def _combine(table: pa.Table, account: Account) -> pa.Table:
     return repeats.combine(table, account.left_out)
 
 
+def _ask(
+    kept: Iterable[pa.RecordBatch],
+    turn: Turn,
+    *,
+    handed: Iterable[pa.RecordBatch] | None = None,
+    observations: str,
+    config: CrawlConfig,
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pages.ask(
+            kept, observations, config, handed=handed, wanted_back=turn.wanted_back
+        )
+    except service.Released as error:
+        raise GivenBack from error
+
+
 def _follow(
     handed: Iterable[pa.RecordBatch],
     kept: Iterable[pa.RecordBatch],
+    turn: Turn,
     *,
     observations: str,
     config: CrawlConfig,
 ) -> Iterator[pa.RecordBatch]:
-    return pages.ask(kept, observations, config, handed=handed)
+    return _ask(kept, turn, handed=handed, observations=observations, config=config)
 
 
 def _fetch(

@@ -30,7 +30,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from warcio.checker import Checker
 
-from crawl import capture, observations, pages, segments, warc
+from crawl import capture, observations, segments, warc
 from crawl.claims import Held
 from crawl.observations import Writer
 from crawl.schema import OBSERVATIONS, Observation, PageOutcome
