@@ -234,6 +234,7 @@ def test_a_path_alone_or_a_malformed_line_says_nothing() -> None:
         ('<meta content="noai">', []),
         ('<!-- <meta name="robots" content="noai"> -->', []),
         ('<!--> <meta name="robots" content="noai"> -->', ["meta: noai"]),
+        ("<!--><title><!--</title><meta name=robots content=noai>", ["meta: noai"]),
         ('<!-- a --!> <meta name="robots" content="noai">', ["meta: noai"]),
         ('<!-- <script> --><meta name="robots" content="noai">', ["meta: noai"]),
         ('<script>"<meta name=robots content=noai>"</script>', []),
@@ -295,6 +296,18 @@ def test_no_more_of_a_page_is_asked_for_than_its_head(before: int, fake: str) ->
     found = metas.head(first)
     assert consent.of_html(found, "webtext") == ("meta: noai",)
     assert asked[-1] <= max(metas.START_BYTES, 4 * len(head) + 100) and len(asked) <= 3
+
+
+def test_a_head_that_ends_where_a_piece_does_is_seen_to_end() -> None:
+    asked: list[int] = []
+    page = b"x" * (metas.START_BYTES - 3) + b"</head>" + b"x" * 1_000_000
+
+    def first(most: int) -> bytes:
+        asked.append(most)
+        return page[:most]
+
+    assert metas.head(first) == page[: metas.START_BYTES + 4]
+    assert asked == [metas.START_BYTES, 4 * metas.START_BYTES]
 
 
 def test_a_head_beyond_the_bound_is_read_to_it() -> None:

@@ -70,6 +70,8 @@ def test_an_answer_of_any_kind_ends_the_time_of_being_unreachable() -> None:
     origins = Origins({A: -UNDEFINED_S})
     origins.settle(A, GONE, 0.0)
     assert origins.unreachable_since(A) is None
+    origins.settle(A, DOWN, DAY)
+    assert origins.unreachable_since(A) == DAY
     origins = Origins()
     origins.settle(A, DOWN, 0.0)
     origins.forget(A)
