@@ -22,14 +22,7 @@ from types import MappingProxyType
 from typing import IO, NamedTuple
 from urllib.parse import quote
 
-from isal import isal_zlib
-
-from crawl import cdxj, warc
-
-LEVEL = 2
-"""Of isal, 0 to 3. Above it, it takes twice the time for 3 % fewer bytes."""
-GZIP = 31
-"""zlib's number for the largest window, and gzip's header and trailer around it."""
+from crawl import cdxj, members, warc
 
 SOFTWARE = "webtext"
 SPECIFICATION = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"
@@ -46,6 +39,8 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 ASCII = "\t" + "".join(map(chr, range(0x20, 0x7F)))
 URI = "".join(map(chr, range(0x21, 0x7F)))
+PACKED = frozenset({"gzip", "x-gzip", "br", "zstd", "deflate"})
+"""Codings of a body that no compression makes shorter."""
 WRITTEN_AS = frozenset({"HTTP/1.0", "HTTP/1.1"})
 """What readers take for the beginning of an answer; of others WARC-Protocol tells."""
 
@@ -152,22 +147,32 @@ def _answered(exchange: warc.Exchange, identity: str, about: Pairs, first: First
         return _record("revisit", identity, about, kind, head)
     if exchange.truncated:
         about.append(("WARC-Truncated", exchange.truncated))
-    return _record("response", identity, about, kind, head, answer.body)
+    coding = (answer.header("Content-Encoding") or "").strip().lower()
+    body = answer.body
+    return _record("response", identity, about, kind, head, body, is_packed=coding in PACKED)
 
 
-def _record(kind: str, identity: str, about: Pairs, content_type: str, *block: bytes) -> bytes:
-    """A record, its block in pieces, as one gzip member."""
-    hashed = hashlib.sha1()
-    for piece in block:
-        hashed.update(piece)
+def _record(
+    kind: str,
+    identity: str,
+    about: Pairs,
+    content_type: str,
+    head: bytes,
+    body: bytes = b"",
+    *,
+    is_packed: bool = False,
+) -> bytes:
+    """A record, its block in two pieces, as one gzip member."""
+    hashed = hashlib.sha1(head)
+    hashed.update(body)
     fields = [("WARC-Type", kind), ("WARC-Record-ID", identity), *about]
     fields += [
         ("WARC-Block-Digest", "sha1:" + base64.b32encode(hashed.digest()).decode()),
         ("Content-Type", content_type),
-        ("Content-Length", str(sum(map(len, block)))),
+        ("Content-Length", str(len(head) + len(body))),
     ]
-    plain = b"".join((_lines("WARC/1.1", fields), *block, b"\r\n\r\n"))
-    return bytes(isal_zlib.compress(plain, LEVEL, GZIP))
+    head = _lines("WARC/1.1", fields) + head
+    return (members.stored if is_packed else members.compressed)(head, body, b"\r\n\r\n")
 
 
 def _lines(first: str, fields: Iterable[tuple[str, str]]) -> bytes:
