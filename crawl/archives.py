@@ -32,7 +32,7 @@ def replay(
     further on ends it there, counted.
     """
     sought = Sought(links)
-    with captures.copying(Path(observations), path) as copier:
+    with captures.copying(Path(observations), path, config) as copier:
         for record in warc.records(path, config.max_bytes):
             counts[str(_replay(record, path, sought, copier))] += 1
 

@@ -6,6 +6,7 @@ archives gave: they can be copied in any order, and again.
 
 import datetime
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import claims, content, url, warc
+from crawl import claims, consent, outcomes, url, warc
 from crawl import observations as ledger
-from crawl.schema import RESPONSE_COLUMNS, Capture, Observation
+from crawl.config import CrawlConfig
+from crawl.schema import RESPONSE_COLUMNS, Capture, Observation, PageOutcome
 
 FULL = ("link_id", "fetched_at", *RESPONSE_COLUMNS)
 """What makes a capture another one than those that the ledger holds."""
 BRIEF = ("link_id", "fetched_at", "digest", "final_url")
 """What an index says of a capture; the moment to the second."""
-ROWS = 1 << 14
+DAY_OF_YEAR = re.compile(r"(\d{4})-(\d\d)-(\d{2,3})(T.*)")
 
 
 class Known:
@@ -75,8 +77,8 @@ class Known:
 class Copier:
     """Writes captures into the ledger; made by `copying`."""
 
-    def __init__(self, writer: ledger.Writer, full: Known, brief: Known) -> None:
-        self._writer, self._full, self._brief = writer, full, brief
+    def __init__(self, writer: ledger.Writer, token: str, full: Known, brief: Known) -> None:
+        self._writer, self._token, self._full, self._brief = writer, token, full, brief
 
     def copy(self, record: warc.Record, link_id: bytes, key: str, asked: str) -> Capture:
         """What becomes of a response whose target has this key, which is the link's. `asked` names
@@ -86,13 +88,17 @@ class Copier:
             return Capture.UNREADABLE
         if record.answer.status != 200:
             return Capture.NOT_200
-        row = _observation(record, record.answer, link_id, key, target, moment, asked)
-        if not self._full.add(row):
-            return Capture.ALREADY
         exchange = warc.Exchange(
             url.without_fragment(target), moment, record.answer, truncated=record.truncated
         )
-        self._writer.append(row, self._writer.archive(exchange))
+        outcome = outcomes.of_answer(exchange)
+        said = consent.joined(outcomes.signals(exchange.answer, self._token, outcome))
+        row = _observation(exchange, outcome, said, link_id, key, asked)
+        if not self._full.add(row):
+            return Capture.ALREADY
+        note = {"link-id": link_id.hex(), "archive": asked}
+        note |= {"ai-signals": said} if said else {}
+        self._writer.append(row, self._writer.archive(exchange, note))
         return Capture.COPIED
 
     def has(
@@ -106,7 +112,9 @@ class Copier:
 
 
 @contextmanager
-def copying(folder: Path, name: str, *, brief: bool = False) -> Iterator[Copier]:
+def copying(
+    folder: Path, name: str, config: CrawlConfig, *, brief: bool = False
+) -> Iterator[Copier]:
     """A copier into the ledger in this folder. One process at a time copies under a `name`; what a
     killed one of that name left is taken over. `brief`: `has` will be asked."""
     label = "a" + hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
@@ -123,7 +131,7 @@ def copying(folder: Path, name: str, *, brief: bool = False) -> Iterator[Copier]
         for one in used:
             one.settle()
         with ledger.Writer(folder, low, high, label=label) as writer:
-            yield Copier(writer, *known)
+            yield Copier(writer, config.product_token(), *known)
 
 
 def _to_the_second(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -156,29 +164,28 @@ def _hash(identity: bytes) -> bytes:
 
 
 def _observation(
-    record: warc.Record,
-    answer: warc.Answer,
+    exchange: warc.Exchange,
+    outcome: PageOutcome,
+    said: str | None,
     link_id: bytes,
     key: str,
-    target: str,
-    moment: datetime.datetime,
     asked: str,
 ) -> Observation:
-    kind, coding = answer.header("Content-Type"), answer.header("Content-Encoding")
-    cut = record.truncated is not None
+    answer = exchange.answer
     return Observation(
         link_id=link_id,
         url_key=key,
-        url=target,
-        outcome=content.outcome(answer.status, kind, coding, answer.body, cut=cut),
+        url=exchange.target,
+        outcome=outcome,
         source="archive",
         status=answer.status,
-        final_url=url.without_fragment(target),
-        content_type=kind,
-        content_encoding=coding,
+        final_url=exchange.target,
+        content_type=answer.header("Content-Type"),
+        content_encoding=answer.header("Content-Encoding"),
         bytes=len(answer.body),
         digest=warc.digest(answer.body),
-        fetched_at=moment,
+        fetched_at=exchange.moment,
+        ai_signals=said,
         asked=asked,
     )
 
@@ -187,10 +194,21 @@ def _moment(date: str) -> datetime.datetime | None:
     """A WARC-Date in UTC, to the millisecond; None for one that is none, or outside the years that
     a date can hold."""
     try:
-        moment = datetime.datetime.fromisoformat(date)
+        moment = datetime.datetime.fromisoformat(_with_day_of_month(date))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
         moment = moment.astimezone(datetime.UTC)
     except (ValueError, OverflowError):
         return None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _with_day_of_month(date: str) -> str:
+    """The same date, where the day is that of the year behind the month that it lies in: so the
+    crawlers of ClueWeb09 and others wrote it, `2008-10-294T05:21:46-0700`."""
+    found = DAY_OF_YEAR.fullmatch(date)
+    if not found or int(found.group(3)) <= 31:
+        return date
+    year, month, number, rest = found.groups()
+    day = datetime.date(int(year), 1, 1) + datetime.timedelta(days=int(number) - 1)
+    return f"{day.isoformat()}{rest}" if day.month == int(month) else date

@@ -11,7 +11,7 @@ from hashlib import blake2b
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import canonical, cdx, columnar, content, keys, selection, streams, url
+from crawl import canonical, cdx, cdxj, columnar, content, keys, selection, streams, url
 from crawl.account import Account
 from crawl.schema import CANDIDATES, CHOSEN, ID, Capture
 from crawl.sought import Sought
@@ -22,8 +22,8 @@ INDEX_NAMES = (".parquet", ".cdx", ".cdxj", ".cdx.gz", ".cdxj.gz", ".cdx.zst", "
                ".cdx.bz2", ".cdxj.bz2", ".cdx.xz", ".cdxj.xz")  # fmt: skip
 ARCHIVE_NAMES = (".warc", ".warc.gz", ".warc.zst")
 HEAD_BYTES = 4096
-UNSAID = ("", "-", "unk", "warc/revisit")
-"""What stands for a media type that nobody told; a revisit is found out by its status."""
+UNSAID = ("", "-", "unk")
+"""What stands for a media type that nobody told."""
 OUTSIDE = r"^$|^/|://|(?:^|/)\.\.(?:/|$)"
 """Names of archives that do not lie below one place: an index is no reason to ask for others."""
 TOGETHER = 1 << 16
@@ -111,8 +111,13 @@ def _chosen(held: list[pa.RecordBatch], account: Account) -> pa.RecordBatch:
 
 def _found(batch: pa.RecordBatch, sought: Sought, account: Account) -> pa.RecordBatch:
     """What of an index's rows is a capture of a link."""
-    for capture, test in ((Capture.UNREADABLE, _is_whole), (Capture.NOT_200, _is_200),
-                          (Capture.NOT_HTML, _may_be_html)):  # fmt: skip
+    tests = {
+        Capture.UNREADABLE: _is_whole,
+        Capture.REVISIT: _holds_body,
+        Capture.NOT_200: _is_200,
+        Capture.NOT_HTML: _may_be_html,
+    }
+    for capture, test in tests.items():
         passing = batch.filter(test(batch))
         account.left_out[capture] += len(batch) - len(passing)
         batch = passing
@@ -163,6 +168,10 @@ def _is_whole(batch: pa.RecordBatch) -> pa.Array:
     for test in tests[1:]:
         whole = pc.and_(whole, test.fill_null(False))
     return whole
+
+
+def _holds_body(batch: pa.RecordBatch) -> pa.Array:
+    return pc.not_equal(batch["mime"], cdxj.REVISIT).fill_null(True)
 
 
 def _is_200(batch: pa.RecordBatch) -> pa.Array:

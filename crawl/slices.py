@@ -42,7 +42,7 @@ def copy(
     source = ranges.Source(config, sleep)
     # Ranges of archives are disjoint: the first names the task, and the one that is tried again.
     name = f"slices {first['file_id'][0].as_py().hex()}"
-    with captures.copying(Path(observations), name, brief=True) as copier:
+    with captures.copying(Path(observations), name, config, brief=True) as copier:
         for batch in _chain(first, batches):
             for capture in _copied(batch.to_pylist(), source, copier, config):
                 counts[str(capture)] += 1

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crawl import warc
+from tests import foreign
 
 LINES_OF_MEMBER = 3
 """3,000 with Common Crawl: the members of a ZipNum index."""
@@ -98,20 +99,39 @@ class Archive:
         kind: str = "text/html",
         name: str = Capture.file,
         truncated: str | None = None,
+        headers: warc.Headers = (),
     ) -> Capture:
         """Writes a capture, behind those that the file holds."""
         path = self.base / name
         path.parent.mkdir(parents=True, exist_ok=True)
         moment = day(when)
-        answer = warc.Answer(status, "OK", (("Content-Type", kind),), body)
+        answer = warc.Answer(status, "OK", (("Content-Type", kind), *headers), body)
         with path.open("ab") as file:
-            place = warc.write(file, url, warc.date_text(moment), answer, truncated=truncated)
+            offset = file.tell()
+            foreign.write(file, url, warc.date_text(moment), answer, truncated=truncated)
+            length = file.tell() - offset
         made = Capture(
-            url, moment, warc.digest(body).removeprefix("sha1:"), name, place.offset, place.length,
-            status, kind, truncated,
+            url, moment, warc.digest(body).removeprefix("sha1:"), name, offset, length,
+            status, kind.partition(";")[0] or None, truncated,
         )  # fmt: skip
         self.captures.append(made)
         return made
+
+
+def recorded(source: str, base: Path, files: int = 3) -> Archive:
+    """The responses of an archive in files as Common Crawl's, and what an index says of them."""
+    made = Archive(base)
+    for number, record in enumerate(warc.records(source, 1 << 28)):
+        if record.kind == "response" and record.answer:
+            kind = record.answer.header("Content-Type") or ""
+            made.add(
+                record.target,
+                record.date[:10],
+                record.answer.body,
+                kind=kind,
+                name=f"crawl-data/CC-MAIN-2026-01/segments/17/warc/{number % files:05d}.warc.gz",
+            )
+    return made
 
 
 def cdxj(path: Path, captures: Sequence[Capture]) -> str:

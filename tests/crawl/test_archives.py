@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import zstandard
 
-from crawl import archives, links, observations, pages, selection, submissions, warc
+from crawl import (
+    archives,
+    canonical,
+    links,
+    observations,
+    pages,
+    selection,
+    submissions,
+    url,
+    warc,
+)
 from crawl.config import CrawlConfig
 from crawl.schema import VOLATILE, BadInput
 from crawl.streams import Part
@@ -63,7 +73,7 @@ def test_captures_are_found_by_key_and_copied(tmp_path: Path) -> None:
     (copied,) = [
         record.date
         for record in warc.records(str(tmp_path / "ledger" / row["warc_file"]), 10**6)
-        if record.target.startswith("https")
+        if record.target.startswith("https") and record.kind == "response"
     ]
     assert copied == "2016-01-01T00:00:00.000Z"
     assert found["http://a.com/pdf"]["outcome"] == "not_html"
@@ -136,11 +146,68 @@ def test_the_real_pages(data: Path, tmp_path: Path) -> None:
     assert counts == {"copied": 966}
     found = [row for batch in pages.fetch(kept, str(tmp_path), config) for row in batch.to_pylist()]
     outcomes = Counter(row["outcome"] for row in found)
-    assert outcomes["ok"] == 966
+    # seven say themselves that they are not to be indexed
+    assert (outcomes["ok"], outcomes["opted_out"]) == (959, 7)
     links_kept = sum(batch.column("outcome").to_pylist().count("kept") for batch in kept)
     assert len(found) == links_kept == outcomes.total()
     (first,) = [row for row in found if row is found[0]]
     assert first["fetched_at"].year == 2026
+
+
+ODD = {
+    "clipped.warc.gz": {"unreadable": 1},
+    "clueweb-quirk.warc.gz": {"not_response": 1, "copied": 29},
+    "example-bad-non-chunked.warc.gz": {"not_response": 4, "revisit": 1, "copied": 1},
+    "example-bad.warc.gz.bad": {"not_response": 3, "revisit": 1, "not_200": 1, "copied": 1},
+    "example-digest.warc": {"not_response": 4},
+    "example-iana.org-chunked.warc": {"not_response": 2, "copied": 1},
+    "example-resource.warc.gz": {"not_response": 3},
+    "example-space-in-target-uri.warc.gz": {"not_response": 2},
+    "example-trunc.warc": {"not_response": 2, "copied": 1, "unreadable": 1},
+    "example-wget-bad-target-uri.warc.gz": {"not_response": 5, "copied": 1},
+    "example-wrong-chunks.warc.gz": {"not_response": 1, "copied": 1},
+    "example.warc": {"not_response": 4, "revisit": 1, "copied": 1},
+    "example.warc.gz": {"not_response": 4, "revisit": 1, "copied": 1},
+    "warcfile.warc.gz": {"not_response": 34, "copied": 16},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_foreign_and_broken_archives_give_what_they_hold(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    path = str(data / "warc" / name)
+    named = [url.fetch_url(record.target) for record in warc.records(path, 10**7)]
+    pages_in_it = {canonical.url_key(one): one for one in named if one}
+    counts = replay(tmp_path, path, *pages_in_it.values())
+    assert counts == ODD[name]
+    assert len(observations.read(tmp_path)) == counts["copied"]
+
+
+def test_every_odd_archive_at_hand_is_tried(data: Path) -> None:
+    assert {path.name for path in (data / "warc").iterdir()} == set(ODD)
+
+
+@pytest.mark.parametrize(
+    ("date", "moment"),
+    [
+        ("2008-10-294T05:21:46-0700", "2008-10-20T12:21:46"),
+        ("2009-03-65T00:00:00Z", "2009-03-06T00:00:00"),
+        ("2009-03-31T00:00:00Z", "2009-03-31T00:00:00"),
+        ("2016-02-29T01:02:03.4567Z", "2016-02-29T01:02:03.456000"),
+        ("2009-04-65T00:00:00Z", None),
+        ("2009-12-366T00:00:00Z", None),
+        ("2009-02-31T00:00:00Z", None),
+    ],
+)
+def test_a_day_of_the_year_is_read_where_its_month_agrees(
+    tmp_path: Path, date: str, moment: str | None
+) -> None:
+    path = archive(tmp_path / "x.warc.gz", ("http://a.com/", date, 200, b"<p>x"))
+    counts = replay(tmp_path / "ledger", path, "http://a.com/")
+    assert counts["copied" if moment else "unreadable"] == 1
+    dates = observations.read(tmp_path / "ledger")["fetched_at"].to_pylist()
+    assert [day.isoformat() for day in dates] == [f"{one}+00:00" for one in [moment] if one]
 
 
 def page_of(folder: Path, address: str) -> dict[str, Any]:
@@ -249,4 +316,6 @@ def test_a_capture_that_its_crawler_cut_stays_known_as_cut(tmp_path: Path) -> No
     assert replay(tmp_path / "ledger", str(path), "http://a.com/") == {"copied": 1}
     assert page_of(tmp_path / "ledger", "http://a.com/")["outcome"] == "too_large"
     (copy,) = (tmp_path / "ledger").glob("*.warc.gz")
-    assert [record.truncated for record in warc.records(str(copy), 1000)][-1:] == ["length"]
+    assert [
+        record.truncated for record in warc.records(str(copy), 1000) if record.kind == "response"
+    ] == ["length"]

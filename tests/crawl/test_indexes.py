@@ -53,6 +53,7 @@ def test_captures_are_found_by_key_in_every_form(tmp_path: Path, form: str) -> N
             good,
             Capture("http://a.com/gone", A16, status=404),
             Capture("http://a.com/pdf", A16, mime="application/pdf"),
+            Capture("http://a.com/x", A16, mime="warc/revisit"),
             Capture("http://a.com/other", A16),
             Capture("http://b.com/x", A16),
             Capture("http://z.org/x", A16),
@@ -74,8 +75,8 @@ def test_captures_are_found_by_key_in_every_form(tmp_path: Path, form: str) -> N
         "length": 900,
     }
     assert (rows[0]["url"], rows[0]["digest"]) == ("http://a.com/bare", None)
-    assert positive(counts) == {"not_200": 1, "not_html": 1, "no_link": 3}
-    assert sum(counts.values()) + len(rows) == 7
+    assert positive(counts) == {"not_200": 1, "not_html": 1, "revisit": 1, "no_link": 3}
+    assert sum(counts.values()) + len(rows) == 8
 
 
 @pytest.mark.parametrize("form", FORMS)

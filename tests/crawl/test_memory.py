@@ -104,13 +104,14 @@ import datetime, resource, sys
 from collections import Counter
 from pathlib import Path
 import numpy as np, pyarrow as pa
-from crawl import archives, canonical, warc
+from crawl import archives, canonical, capture, warc
 from crawl.config import CrawlConfig
 from crawl.sought import COLUMNS
 
 folder, links, wanted = Path(sys.argv[1]), int(sys.argv[2]), "http://site.com/page"
 with (folder / "x.warc.gz").open("wb") as file:
-    warc.write(file, wanted, "2016-01-01T00:00:00Z", warc.Answer(200, "OK", (), b"<p>x"))
+    moment = datetime.datetime(2016, 1, 1, tzinfo=datetime.UTC)
+    capture.write(file, warc.Exchange(wanted, moment, warc.Answer(200, "OK", (), b"<p>x")))
 chance = np.random.default_rng(1)
 ours = canonical.link_id(wanted)
 

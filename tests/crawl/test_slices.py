@@ -13,11 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawl import archives, canonical, captures, indexes, observations, ranges, slices, url, warc
+from crawl import (
+    archives,
+    canonical,
+    captures,
+    indexes,
+    links,
+    observations,
+    ranges,
+    slices,
+    submissions,
+    url,
+    warc,
+)
 from crawl.config import CrawlConfig
-from crawl.schema import CHOSEN, OBSERVATIONS, Observation, PageOutcome
+from crawl.schema import CANDIDATES, CHOSEN, OBSERVATIONS, Observation, PageOutcome
+from crawl.streams import Part
+from pipeline.stage import Account
 from tests import web
-from tests.common_crawl import Archive, Capture, moved, served
+from tests.common_crawl import FORMS, Archive, Capture, moved, recorded, served
 
 NOON = datetime.datetime(2016, 1, 1, 12, tzinfo=datetime.UTC)
 
@@ -109,6 +123,28 @@ def test_a_record_that_is_no_response_is_another(tmp_path: Path, kind: str, name
     row = Capture("http://a.com/", NOON, None, name, 0, len(written))
     expected = "copied" if kind == "response" else "other_record"
     assert copy(tmp_path / "ledger", tmp_path, chosen(row)) == {expected: 1}
+
+
+def test_what_an_archived_page_says_of_ai_is_kept(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "cc")
+    told = b'<html><head><meta name="robots" content="noai"></head><p>x'
+    rows = [
+        archive.add("http://a.com/meta", "2016-01-02", told),
+        archive.add("http://a.com/header", "2016-01-02", headers=(("X-Robots-Tag", "noindex"),)),
+        archive.add(
+            "http://a.com/ours", "2016-01-02", headers=(("X-Robots-Tag", "webtext: noai"),)
+        ),
+        archive.add("http://a.com/silent", "2016-01-02"),
+    ]
+    agent = "webtext/1 (+https://example.org/bot)"
+    copy(tmp_path / "ledger", archive.base, chosen(*rows), user_agent=agent)
+    found = observations.read(tmp_path / "ledger").to_pylist()
+    assert {row["final_url"].rpartition("/")[2]: row["ai_signals"] for row in found} == {
+        "meta": "meta: noai",
+        "header": "x-robots-tag: noindex",
+        "ours": "x-robots-tag: noai",
+        "silent": None,
+    }
 
 
 @pytest.mark.parametrize("promised", ["sha1:{}", "{}", "SHA1:{}", None, "-"])
@@ -231,3 +267,34 @@ def test_a_row_is_known_by_its_columns_and_by_itself(rows: list[Observation]) ->
     assert not any(whole.add(row) for row in rows)
     new = captures.Known(captures.FULL)
     assert [new.add(row) for row in rows] == [row not in rows[:n] for n, row in enumerate(rows)]
+
+
+@pytest.mark.slow
+def test_the_real_pages_come_by_index_as_from_the_archive(data: Path, tmp_path: Path) -> None:
+    source = str(data / "web" / "wcxb-dev.warc.zst")
+    archive = recorded(source, tmp_path / "cc")
+    assert len(archive.captures) == 966
+    config = CrawlConfig(min_karma=1, over_18=True, followed_domains=("reddit.com",))
+    posts = submissions.read(Part(str(data / "reddit" / "RS_wcxb_made.zst")), config, Account())
+    kept = list(links.merge(posts, config))
+    found = []
+    for form, write in FORMS.items():
+        path = write(tmp_path / form, archive.captures)
+        rows = pa.Table.from_batches(indexes.look(path, kept, Account()), CANDIDATES)
+        found.append(rows.sort_by("link_id").drop_columns(["is_truncated"]).to_pylist())
+    assert len(found[0]) == 966 and all(rows == found[0] for rows in found)
+    rows = rows.sort_by("link_id")
+    chosen_rows = pa.Table.from_batches(indexes.choose(rows.to_batches(), Account()), CHOSEN)
+    batches = chosen_rows.sort_by("file_id").to_batches(100)
+    with served(archive.base) as store:
+        assert copy(tmp_path / "sliced", store.base, *batches) == {"copied": 966}
+        # what lies near together is read as one: all of a file is wanted
+        assert len(store.log) < 966 / 3
+    counts: Counter[str] = Counter()
+    archives.replay(source, kept, str(tmp_path / "whole"), config, counts)
+    same = ["link_id", "digest", "final_url", "outcome", "bytes", "ai_signals"]
+    one, other = (
+        observations.read(tmp_path / name).select(same).sort_by("link_id").to_pylist()
+        for name in ("sliced", "whole")
+    )
+    assert one == other

@@ -195,6 +195,38 @@ def test_what_no_archive_has_is_asked_for_in_the_same_run(tmp_path: Path) -> Non
     assert abs(distance - (today - datetime.date(2016, 5, 4)).days) <= 1
 
 
+def test_what_opts_out_of_ai_is_no_page_unless_another_capture_is(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "cc")
+    out = (("X-Robots-Tag", "noai"),)
+    archive.add("http://a.test/out", "2016-05-04", page("out", "now"), headers=out)
+    archive.add("http://a.test/once", "2016-05-04", page("once", "now"), headers=out)
+    archive.add("http://a.test/once", "2011-05-04", page("once", "then"))
+    whole = archive.base / archive.captures[0].file
+    posts = {f"http://a.test/{name}": "2016-05-04" for name in ("out", "once")}
+    made = recipe(tmp_path, named(whole), posts=posts)
+    found = rebuild(made)
+    assert found["http://a.test/out"]["outcome"] == "opted_out"
+    once = found["http://a.test/once"]
+    assert (once["outcome"], once["fetched_at"].year) == ("ok", 2011)
+    disobedient = rebuild(recipe(tmp_path, named(whole), "crawl.obey=[]", posts=posts))
+    assert {row["outcome"] for row in disobedient.values()} == {"ok"}
+    assert disobedient["http://a.test/once"]["fetched_at"].year == 2016
+
+
+def test_the_ledger_of_one_run_is_an_archive_of_another(tmp_path: Path, archive: Archive) -> None:
+    """Its own WARC files, by the index beside each."""
+    first = recipe(tmp_path, named(*sorted((archive.base / "crawl-data").iterdir())))
+    pages = rebuild(first)
+    ledger = Path(first.root) / "observations"
+    indexes = sorted(ledger.glob("*.cdxj"))
+    assert indexes
+    words = (named(*indexes), f"root={tmp_path}/second", f"crawl.archive_base={ledger}")
+    again = rebuild(recipe(tmp_path, *words))
+    same = ("outcome", "digest", "fetched_at", "final_url", "days_from_post")
+    for address, row in pages.items():
+        assert [row[name] for name in same] == [again[address][name] for name in same]
+
+
 def test_a_page_is_archived_once_however_often_it_is_made(tmp_path: Path, archive: Archive) -> None:
     made = recipe(tmp_path, named(cdx(tmp_path / "all.cdx", archive.captures)))
     first = rebuild(made)
