@@ -61,7 +61,7 @@ def ask(
     """
     kept = todo.kept(pa.Table.from_batches(list(links), LINKS))
     pages, files, rules = rounds.read(handed or (), config.product_token())
-    if not config.live or not (len(kept) or pages or files):
+    if not config.live or not (pages or files or len(kept) and (handed is None or rules)):
         return
     folder = Path(observations)
     low, high = _range(kept)
@@ -88,7 +88,8 @@ def ask(
             rows, visited = ledger.read(folder, low, high), _visited(folder, pages)
     _require_all(folder, wanted, rows, work.waiting)
     left = [
-        *rounds.leaving(rows, config.max_redirects),
+        # Of own links those that left in an earlier round were handed over then.
+        *rounds.leaving(rows if handed is None else _of(wanted, rows), config.max_redirects),
         *rounds.leaving(rounds.of(visited, pages), config.max_redirects),
         *(visit for visit in visits if visit.link_id in work.waiting),
     ]
@@ -127,6 +128,11 @@ def _range(kept: pa.Table) -> tuple[bytes, bytes]:
     if not len(kept):
         return ledger.LOWEST, ledger.LOWEST
     return kept["link_id"][0].as_py(), kept["link_id"][-1].as_py()
+
+
+def _of(links: pa.Table, rows: pa.Table) -> pa.Table:
+    """The rows about some links."""
+    return rows.filter(pc.is_in(rows["link_id"], value_set=links["link_id"].combine_chunks()))
 
 
 def _visited(folder: Path, handed: Sequence[Handed]) -> pa.Table:
