@@ -61,7 +61,7 @@ def ask(
     """
     kept = todo.kept(pa.Table.from_batches(list(links), LINKS))
     pages, files, rules = rounds.read(handed or (), config.product_token())
-    if not config.live or not (pages or files or len(kept) and (handed is None or rules)):
+    if not config.live or not (pages or files or (len(kept) and (handed is None or rules))):
         return
     folder = Path(observations)
     low, high = _range(kept)
