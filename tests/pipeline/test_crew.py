@@ -151,7 +151,7 @@ def test_whatever_happens_every_task_is_done_once_and_held_by_one(seed, tasks, m
     """Members come, die and idle; tasks are done or given back, in any order. Nobody idles beside
     one that holds several of which none is asked back."""
     random = Random(seed)
-    crew, number = crew_of(tasks, 0, together, clock=lambda: number * WITHIN_S), 0
+    crew, number, deaths = crew_of(tasks, 0, together, clock=lambda: deaths * WITHIN_S), 0, 0
     starting: list[int] = []
     held: dict[int, list[Key]] = {}
     asked: dict[Key, int] = {}
@@ -181,6 +181,7 @@ def test_whatever_happens_every_task_is_done_once_and_held_by_one(seed, tasks, m
             held[starting.pop(0)] = []
         elif running and step < 0.4:
             lost, _ = random.choice(running)
+            deaths += 1
             assert crew.died(lost) == []
             for key in [*held[lost]]:
                 end(lost, key)
