@@ -112,11 +112,11 @@ def peers() -> dict[str, Written]:
 
 def own(exchanges: list[warc.Exchange]) -> int:
     """As the program writes them: what came compressed is stored."""
-    file = io.BytesIO()
     seen = capture.Seen("x.warc.gz")
-    for one in exchanges:
-        capture.write(file, one, NOTE, seen)
-    return file.tell()
+    with tempfile.TemporaryFile() as file:
+        for one in exchanges:
+            capture.write(file, one, NOTE, seen)
+        return file.tell()
 
 
 def by_own(library: Any, level: int) -> Written:
@@ -138,8 +138,12 @@ def by_own(library: Any, level: int) -> Written:
 
 def by_warcio(exchanges: list[warc.Exchange]) -> int:
     """The same records, as the program had them written before it had a writer of its own."""
-    file = io.BytesIO()
-    writer = WARCWriter(file, gzip=True, warc_version="1.1")
+    with tempfile.TemporaryFile() as file:
+        write_by_warcio(WARCWriter(file, gzip=True, warc_version="1.1"), exchanges)
+        return file.tell()
+
+
+def write_by_warcio(writer: Any, exchanges: list[warc.Exchange]) -> None:
     fields = "".join(f"{name}: {value}\r\n" for name, value in NOTE.items()).encode()
     for one in exchanges:
         about = {"WARC-Date": warc.date_text(one.moment), "WARC-IP-Address": str(one.address)}
@@ -170,7 +174,6 @@ def by_warcio(exchanges: list[warc.Exchange]) -> int:
         )
         for record in (request, response, metadata):
             writer.write_record(record)
-    return file.tell()
 
 
 def ledger(exchanges: list[warc.Exchange]) -> int:
