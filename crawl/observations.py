@@ -70,7 +70,7 @@ class Writer:
         self._prefix = claims.name(low, high, label)
         self._info, self._clock, self._now = info, clock, now
         self._segment: Segment | None = None
-        self._synced_at = 0.0
+        self._synced_at, self._synced = 0.0, 0
         self._failed: BaseException | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._beside: list[Future[None]] = []
@@ -102,9 +102,14 @@ class Writer:
                     digest=row.digest or place.digest,
                 )
             segment.append(row)
-            if not self._end_if_due(segment) and self._clock() - self._synced_at >= SYNC_S:
-                self._synced_at = self._clock()
-                self._do_beside(segment.sync)
+            self._do_what_is_due(segment)
+
+    def tick(self) -> None:
+        """Does what is due by the clock, beside: for who has nothing to append for a while."""
+        if self._segment:
+            with self._whole_or_not() as segment:
+                segment.flush()
+                self._do_what_is_due(segment)
 
     def sync(self) -> None:
         """Makes durable what was appended, and ends the segment where it is old."""
@@ -112,7 +117,7 @@ class Writer:
             with self._whole_or_not() as segment:
                 segment.flush()
                 segment.sync()
-                self._synced_at = self._clock()
+                self._synced_at, self._synced = self._clock(), segment.lines
                 self._end_if_due(segment)
 
     def close(self) -> None:
@@ -148,10 +153,19 @@ class Writer:
             raise
 
     def _opened(self) -> Segment:
-        self._synced_at = now = self._clock()
+        now = self._clock()
+        self._synced_at, self._synced = now, 0
         return Segment(
             self._folder, self._home, self._prefix, moment=self._now(), info=self._info, now=now
         )
+
+    def _do_what_is_due(self, segment: Segment) -> None:
+        if self._end_if_due(segment):
+            return
+        is_late = self._clock() - self._synced_at >= SYNC_S
+        if is_late and segment.lines > self._synced:
+            self._synced_at, self._synced = self._clock(), segment.lines
+            self._do_beside(segment.sync)
 
     def _end_if_due(self, segment: Segment) -> bool:
         is_due = (

@@ -78,7 +78,7 @@ class Segment:
         self._folder, self._home = folder, place
         self.opened_at = now
         self.rows = 0
-        self._lines = 0
+        self.lines = 0
         self._index: list[str] = []
         self.name, self._journal = _open_journal(place, prefix)
         self.warc: IO[bytes] = _open_warc(place, self.name).open("xb")
@@ -113,7 +113,7 @@ class Segment:
             self.warc.flush()
             self.sync()
             self.warc.close()
-            finish(self._home, self._folder, self.name, appended=self._lines)
+            finish(self._home, self._folder, self.name, appended=self.lines)
             self._journal.close()
         except BaseException:
             self.abandon()
@@ -130,7 +130,7 @@ class Segment:
         line = msgspec.json.encode(Line(self.warc.tell(), row, tuple(self._index))) + b"\n"
         if self._journal.write(line) != len(line):  # a disk that is nearly full takes a part
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._home))
-        self._lines += 1
+        self.lines += 1
         self._index.clear()
 
 

@@ -505,6 +505,19 @@ def test_what_is_appended_is_synced_every_few_seconds_and_when_asked(
         assert len(synced) == 2  # the WARC file and the journal
         writer.sync()
         assert len(synced) == 4
+        time[0] += observations.SYNC_S
+        writer.tick()  # there is nothing new
+        writer.archive(exchange(9, b"User-agent: *"))
+        for seconds, count in ((0.0, 6), (0.1, 6), (observations.SYNC_S, 8)):
+            time[0] += seconds
+            writer.tick()
+            writer._wait(0)
+            assert len(synced) == count
+            writer.archive(exchange(9, b"User-agent: *"))
+        time[0] += observations.SEGMENT_S
+        writer.tick()
+        writer._wait(0)
+        assert len(list(tmp_path.glob("*.parquet"))) == 1
     check(tmp_path, 6)
 
 
