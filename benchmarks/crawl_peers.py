@@ -1,8 +1,8 @@
 """One client of the comparison in `crawl.py`, in a process of its own.
 
-Usage: python benchmarks/crawl_peers.py NAME, with the work as JSON on standard input: `port`, `tls`,
-`ca_file`, `connections`, `urls` in the order in which they are to be asked for. It prints one line
-of JSON: pages and bytes that came, CPU seconds (children included, imports not), MiB at the most.
+Usage: python benchmarks/crawl_peers.py NAME, with the work as JSON on standard input: `port`,
+`tls`, `ca_file`, `connections`, `urls` in the order in which they are to be asked for. It prints a
+line of JSON: pages and bytes that came, CPU seconds (children included, imports not), peak MiB.
 All but webtext come from whatever interpreter runs this; none writes anything.
 """
 
@@ -22,10 +22,10 @@ Work = dict[str, Any]
 Told = dict[str, int]
 
 
-def cpu_s() -> float:
+def cpu_s() -> tuple[float, float]:
     """User and system seconds of this process and of its children that are gone."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime for one in used), sum(one.ru_stime for one in used)
 
 
 def peak_mib() -> float:
@@ -137,7 +137,7 @@ def with_port(work: Work) -> list[str]:
     return [f"{scheme}//{host}:{work['port']}/{path}" for scheme, _, host, path in parts]
 
 
-def pycurl(work: Work) -> Callable[[], Told]:
+def pycurl(work: Work, *, decoded: bool = True) -> Callable[[], Told]:
     """libcurl's multi interface, bare: robots.txt is not asked for."""
     import pycurl as curl
 
@@ -147,7 +147,7 @@ def pycurl(work: Work) -> Callable[[], Told]:
         told = {"pages": 0, "bytes": 0}
         multi = curl.CurlMulti()
         multi.setopt(curl.M_MAXCONNECTS, work["connections"])
-        idle = [_handle(curl, work) for _ in range(work["connections"])]
+        idle = [_handle(curl, work, decoded) for _ in range(work["connections"])]
         left, flying = iter(addresses), 0
         while True:
             while idle and (address := next(left, None)):
@@ -173,10 +173,13 @@ def pycurl(work: Work) -> Callable[[], Told]:
     return crawl
 
 
-def _handle(curl: Any, work: Work) -> Any:
+def _handle(curl: Any, work: Work, decoded: bool) -> Any:
     handle = curl.Curl()
     handle.setopt(curl.USERAGENT, AGENT)
-    handle.setopt(curl.ACCEPT_ENCODING, "gzip, deflate")
+    if decoded:
+        handle.setopt(curl.ACCEPT_ENCODING, "gzip, deflate")
+    else:
+        handle.setopt(curl.HTTPHEADER, ["Accept-Encoding: gzip, deflate"])
     handle.setopt(curl.CONNECT_TO, ["::127.0.0.1:"])
     handle.setopt(curl.NOSIGNAL, 1)
     if work["ca_file"]:
@@ -246,16 +249,18 @@ CLIENTS: dict[str, Callable[[Work], Callable[[], Told]]] = {
     "aiohttp": aiohttp,
     "aiohttp, as sent": lambda work: aiohttp(work, decoded=False),
     "pycurl": pycurl,
+    "pycurl, as sent": lambda work: pycurl(work, decoded=False),
 }
 
 
 def main(name: str) -> None:
     crawl = CLIENTS[name](json.load(sys.stdin))
-    cpu, began = cpu_s(), time.monotonic()
+    before, began = cpu_s(), time.monotonic()
     told = crawl()
-    used = {"cpu_s": cpu_s() - cpu, "wall_s": time.monotonic() - began, "peak_mib": peak_mib()}
-    print(json.dumps(told | used))
+    user_s, system_s = (now - then for now, then in zip(cpu_s(), before, strict=True))
+    used = {"cpu_s": user_s + system_s, "user_s": user_s, "system_s": system_s}
+    print(json.dumps(told | used | {"wall_s": time.monotonic() - began, "peak_mib": peak_mib()}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1]) if len(sys.argv) > 1 else print("a part of crawl.py")

@@ -1,11 +1,13 @@
 """The web that `crawl.py` asks: real pages, gzip-coded, on thousands of virtual hosts of one port.
 
-Usage: python benchmarks/crawl_web.py HOSTS LOG [CERTIFICATE]. It says its port on standard output
-and ends with its standard input. Each host has a robots.txt and as many pages as are asked for;
-each answer comes 20 ms after its request and lies ready before the first.
+Usage: python benchmarks/crawl_web.py HOSTS PAGES LOG [CERTIFICATES]: PAGES and CERTIFICATES are
+folders that `crawl.py` fills. It says its port on standard output and ends with its standard input.
+Each host has a robots.txt and as many pages as are asked for; each answer comes 20 ms after its
+request and lies ready before the first.
 """
 
 import asyncio
+import functools
 import gzip
 import itertools
 import json
@@ -68,15 +70,22 @@ def _made() -> Iterator[bytes]:
         yield f"<!doctype html><html><body>{''.join(parts)}</body></html>".encode()
 
 
+def prepare(folder: Path) -> None:
+    """Writes the pages, gzip-coded, to a folder, so that a server need not make them."""
+    folder.mkdir()
+    for number, body in enumerate(bodies()):
+        (folder / f"{number:04}.gz").write_bytes(gzip.compress(body, 6, mtime=0))
+
+
 class PagesOfHosts:
     """Answers by host number and page number; all else is not there."""
 
-    def __init__(self, hosts: int, log: FileLog) -> None:
+    def __init__(self, hosts: int, pages: Path, log: FileLog) -> None:
         self.log = log
         coded = {"Content-Encoding": "gzip"}
         self._pages = [
-            Ready(response(200, gzip.compress(body, 6, mtime=0), coded), LATENCY_S)
-            for body in bodies()
+            Ready(response(200, path.read_bytes(), coded), LATENCY_S)
+            for path in sorted(pages.iterdir())
         ]
         plain = response(200, ROBOTS, {"Content-Type": "text/plain"})
         self._robots = Ready(plain, LATENCY_S)
@@ -93,24 +102,43 @@ class PagesOfHosts:
         return self._pages[number % len(self._pages)]
 
 
-async def main(hosts: int, log: str, certificate: str | None) -> None:
+def _by_name(folder: Path) -> ssl.SSLContext:
+    """Shows each host the certificate that it shares with its fifty neighbours."""
+
+    @functools.cache
+    def context(first: int) -> ssl.SSLContext:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.load_cert_chain(folder / f"h{first:05}.test-good.pem")
+        return made
+
+    def choose(sock: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        number = int((name or "h00000")[1:6])
+        sock.context = context(number - number % 50)
+
+    chooser = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    chooser.load_cert_chain(folder / "h00000.test-good.pem")
+    chooser.sni_callback = choose  # type: ignore[assignment]
+    return chooser
+
+
+async def main(hosts: int, pages: str, log: str, certificates: str | None) -> None:
     """Serves until nobody holds the other end of standard input."""
-    tls = None
-    if certificate:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate)
+    tls = _by_name(Path(certificates)) if certificates else None
     server = await web_server.listen(
-        PagesOfHosts(hosts, FileLog(Path(log))), "127.0.0.1", 0, tls=tls
+        PagesOfHosts(hosts, Path(pages), FileLog(Path(log))), "127.0.0.1", 0, tls=tls
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        raise SystemExit(print("a part of crawl.py"))
     try:
         import uvloop
 
         run = uvloop.run
     except ImportError:
         run = asyncio.run
-    run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))
+    given = [*sys.argv[1:], None]
+    run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3], given[3]))

@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import zstandard
 
+sys.path[0] = str(Path(__file__).parents[1])  # where `crawl` is the package, not the script here
 DUMP = Path(__file__).parents[2] / "shared/data/reddit/RS_top_2013.zst"
 WINDOW = 2**31
 SHARDS = 16

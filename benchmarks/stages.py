@@ -12,8 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline import state
-from pipeline.demo import dump, server, site
+sys.path[0] = str(Path(__file__).parents[1])  # where `crawl` is the package, not the script here
+
+from pipeline import state  # noqa: E402
+from pipeline.demo import dump, server, site  # noqa: E402
 
 RECIPE = str(Path(__file__).parents[1] / "recipes/demo.toml")
 
