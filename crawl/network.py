@@ -76,6 +76,23 @@ class Failure(Exception):
         return self.outcome in PASSING
 
 
+class _BrokenOff(aiohttp.ClientError):
+    """A connection broke before an answer came: told so, aiohttp does not ask once more."""
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp repeats a GET at once, unseen, after a reset or a close without an answer: two
+    requests of which the frontier gave one."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _BrokenOff(str(error)) from error
+
+
 @dataclass
 class Web:
     """What requests go through; `received` counts the bytes of bodies that came."""
@@ -122,7 +139,7 @@ def _client(
 
     connector = _Connector(
         limit=0,  # the frontier limits
-        force_close=True,  # aiohttp asks again, unseen, where a kept connection turns out dead
+        force_close=True,  # a host is left alone for longer than servers keep a connection
         ssl=trust,
         resolver=names,
         use_dns_cache=False,  # the resolver has its own
@@ -136,6 +153,7 @@ def _client(
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=config.connect_timeout_s, sock_read=config.read_timeout_s
         ),
+        middlewares=(_once,),
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         headers={
@@ -200,6 +218,8 @@ async def ask(
 def _is_ours(error: BaseException) -> bool:
     """Whether this machine failed, not the server: what it says of a host would be slander, and the
     ledger would repeat it for ever."""
+    if isinstance(error, _BrokenOff) and error.__cause__:
+        return _is_ours(error.__cause__)
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if not isinstance(cause, OSError):
         return False
@@ -275,6 +295,8 @@ def _request(response: aiohttp.ClientResponse) -> Request:
 
 def _outcome(error: BaseException) -> PageOutcome:
     """The outcome that an error of aiohttp or of the system means."""
+    if isinstance(error, _BrokenOff) and error.__cause__:
+        return _outcome(error.__cause__)
     if isinstance(error, TimeoutError):
         return PageOutcome.TIMEOUT
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
