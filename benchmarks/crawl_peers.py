@@ -60,7 +60,7 @@ def webtext(work: Work) -> Callable[[], Told]:
     def crawl() -> Told:
         rows = [
             row
-            for batch in pages.fetch([links], work["folder"], config)
+            for batch in pages.crawl([links], work["folder"], config)
             for row in batch.select(["outcome", "bytes"]).to_pylist()
         ]
         good = [row["bytes"] for row in rows if row["outcome"] == "ok"]

@@ -96,6 +96,17 @@ def ask(
     yield from rounds.table(left, work.elsewhere, work.fetched).to_batches()
 
 
+def crawl(
+    links: Sequence[pa.RecordBatch], observations: str, config: CrawlConfig
+) -> Iterator[pa.RecordBatch]:
+    """Asks and fetches in one process that owns all ids: what it hands over comes back to it."""
+    handed = list(ask(links, observations, config))
+    for _ in range(rounds.ROUNDS):
+        if handed:
+            handed = list(ask(links, observations, config, handed=handed))
+    yield from fetch(links, observations, config)
+
+
 def fetch(
     links: Iterable[pa.RecordBatch], observations: str, config: CrawlConfig
 ) -> Iterator[pa.RecordBatch]:

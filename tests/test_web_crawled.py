@@ -33,7 +33,7 @@ def settings(served: web.Served) -> CrawlConfig:
 def crawled(world: web.World, links: list[str], folder: Path) -> None:
     """Crawls these links and compares with what must be."""
     with web.spawn(world, folder / "web") as served:
-        batches = pages.fetch([web.links_to(*links)], str(folder / "ledger"), settings(served))
+        batches = pages.crawl([web.links_to(*links)], str(folder / "ledger"), settings(served))
         found = {row["url"]: row["outcome"] for batch in batches for row in batch.to_pylist()}
     assert found == {link: world.expected(link) for link in links}
     held = web_log.violations(
