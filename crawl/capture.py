@@ -108,7 +108,8 @@ def write(
     if note:
         after = _record("metadata", _identity(), [*about, *concurrent], FIELDS, _fields(note))
     digest = warc.digest(answer.body)
-    key = (digest, answer.header("Content-Type"), answer.header("Content-Encoding"))
+    content_type = answer.header("Content-Type")
+    key = (digest, content_type, answer.header("Content-Encoding"))
     # a body that was cut is whole nowhere, whatever others are like it
     may_repeat = bool(answer.body) and exchange.truncated is None
     first = seen.payloads.get(key) if may_repeat else None
@@ -120,7 +121,7 @@ def write(
     if first:
         line = cdxj.line(target, date, cdxj.REVISIT, None, place)
         return Written(first.place, (line,))
-    kind = cdxj.mime(_encoded(answer.header("Content-Type") or ""))
+    kind = cdxj.mime(_encoded(content_type or ""))
     return Written(place, (cdxj.line(target, date, kind, answer.status, place),))
 
 
