@@ -81,6 +81,12 @@ class Crawler:
         for work in list(self._works):
             self.release(work)
 
+    def tick(self) -> None:
+        """Syncs and ends what the ledger has open, where it is time."""
+        for work in self._works:
+            work.writer.tick()
+            work.visitors.tick()
+
     def measure(self) -> Status:
         """How far the crawl is."""
         counts, status, now = self.frontier.counts(), self.status, self.clock()

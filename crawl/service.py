@@ -157,5 +157,6 @@ class Service:
             if said.state == "stop":
                 crawler.release_all()
             limits.require_space(self._config, self._ledger)
+            crawler.tick()
             status.write(self._ledger, self._name, crawler.measure())
             await asyncio.sleep(LOOK_S)
