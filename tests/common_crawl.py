@@ -78,8 +78,8 @@ class Capture:
 
 
 def day(text: str) -> datetime.datetime:
-    """Noon of a day."""
-    return datetime.datetime.fromisoformat(f"{text}T12:00:00+00:00")
+    """Noon of a day, or the moment that is told with it."""
+    return datetime.datetime.fromisoformat(text if "T" in text else f"{text}T12:00:00+00:00")
 
 
 @dataclass

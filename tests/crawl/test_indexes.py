@@ -187,6 +187,23 @@ def test_row_groups_of_other_domains_are_not_read(
     assert counts["no_link"] == len(captures) - 1
 
 
+def test_a_domain_is_found_between_those_that_its_name_begins(tmp_path: Path) -> None:
+    """`com,a-b)` stands between `com,a)` and `com,a:8080)`."""
+    captures = [Capture("http://a.com:8080/x", A16), Capture("http://a.com:8080/y", A16)]
+    path = columnar(tmp_path / "x.parquet", captures, rows=1)
+    rows, _ = look(path, [web.links_to("http://a-b.com/", "http://a.com:8080/y")])
+    assert [row["url"] for row in rows] == ["http://a.com:8080/y"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_captures_in_caches_of_others_are_not_looked_for(tmp_path: Path, form: str) -> None:
+    """Whether their own domain is that of another link or of none."""
+    path = FORMS[form](tmp_path / form, [Capture("http://google.com/url?q=http://a.com/x", A16)])
+    for others in ((), ("http://google.com/",)):
+        rows, counts = look(path, [web.links_to("http://a.com/x", *others)])
+        assert (rows, positive(counts)) == ([], {"no_link": 1})
+
+
 def test_with_many_domains_nothing_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

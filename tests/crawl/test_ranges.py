@@ -41,6 +41,12 @@ def test_neighbours_are_read_as_one_and_nothing_far_between(pieces: list[Piece])
             reach = max(reach, end)
 
 
+@pytest.mark.parametrize(("gap", "count"), [(0, 1), (GAP_BYTES, 1), (GAP_BYTES + 1, 2)])
+def test_a_gap_is_read_up_to_its_bound(gap: int, count: int) -> None:
+    pieces = [Piece("a", 100 + gap, 9), Piece("a", 7, 93), Piece("b", 100, 9)]
+    assert len(list(coalesced(pieces))) == count + 1
+
+
 @given(PIECES)
 def test_pieces_that_could_be_read_together_are(pieces: list[Piece]) -> None:
     found = list(coalesced(pieces))
@@ -133,6 +139,16 @@ def test_a_server_that_fails_is_asked_again_later_and_later(store: Served, tmp_p
     found = answers(source(store.base, waits), Piece("x", 0, 5, 1), Piece("y", 0, 6, 2))
     assert found == {1: CONTENT[:5], 2: CONTENT[:6]}
     assert waits == [1.0, 2.0, 4.0]
+
+
+def test_only_what_failed_is_asked_for_again(store: Served, tmp_path: Path) -> None:
+    for name in "wxyz":
+        (tmp_path / name).write_bytes(CONTENT)
+    found = source(store.base, waits := [])
+    assert answers(found, Piece("w", 0, 5, 1)) == {1: CONTENT[:5]}
+    store.failures = 1
+    assert len(answers(found, *(Piece(name, 0, 5, name) for name in "xyz"))) == 3
+    assert waits == [1.0] and len(store.log) == 1 + 3 + 1
 
 
 def test_a_server_that_goes_on_failing_is_named(store: Served) -> None:

@@ -180,7 +180,10 @@ def test_a_digest_that_counts_the_framing_of_chunks_is_the_records_own(tmp_path:
 
 def test_what_the_ledger_holds_is_not_asked_for_again(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "cc")
-    rows = [archive.add(f"http://a.com/{n}", "2016-01-02", b"<p>%d" % n) for n in range(3)]
+    moment = "2016-01-02T03:04:05.678+00:00"
+    rows = [archive.add(f"http://a.com/{n}", moment, b"<p>%d" % n) for n in range(3)]
+    # an index tells seconds
+    rows = [moved(row, moment=row.moment.replace(microsecond=0)) for row in rows]
     with served(archive.base) as store:
         assert copy(tmp_path / "ledger", store.base, chosen(*rows[:2])) == {"copied": 2}
         asked = len(store.log)
