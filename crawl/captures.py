@@ -61,9 +61,14 @@ class Known:
         self._new.add(identity)
         return True
 
-    def has(self, link_id: bytes, moment: datetime.datetime, digest: str, final_url: str) -> bool:
-        """Whether one with these values of `BRIEF` is known."""
-        parts = (link_id, _milliseconds(moment), digest, final_url)
+    def has(
+        self, link_id: bytes, moment: datetime.datetime, digest: str | None, address: str
+    ) -> bool:
+        """Of `BRIEF` columns: whether the capture of which an index says so much is known."""
+        target, said = url.fetch_url(address), digest_of(digest)
+        if said is None or target is None:
+            return False
+        parts = (link_id, _milliseconds(moment), said, url.without_fragment(target))
         return self._holds(_hash(b"\x1f".join(map(_plain, parts))))
 
     def _holds(self, identity: bytes) -> bool:
@@ -105,10 +110,18 @@ class Copier:
         self, link_id: bytes, moment: datetime.datetime, digest: str | None, address: str
     ) -> bool:
         """Whether the ledger holds the capture of which an index says so much."""
-        target = url.fetch_url(address)
-        if digest is None or target is None:
-            return False
-        return self._brief.has(link_id, moment, digest, url.without_fragment(target))
+        return self._brief.has(link_id, moment, digest, address)
+
+
+def held(folder: Path, low: bytes, high: bytes) -> Known:
+    """What the ledger holds from archives of the links between these two ids, both included."""
+    known = Known(BRIEF)
+    rows = ledger.read(folder, low, high)
+    archived = rows.filter(pc.equal(rows["source"], "archive")).select(BRIEF)
+    for batch in archived.to_batches():
+        known.hold(_to_the_second(batch))
+    known.settle()
+    return known
 
 
 @contextmanager
@@ -116,15 +129,15 @@ def copying(
     folder: Path, name: str, config: CrawlConfig, *, brief: bool = False
 ) -> Iterator[Copier]:
     """A copier into the ledger in this folder. One process at a time copies under a `name`; what a
-    killed one of that name left is taken over. `brief`: `has` will be asked."""
+    killed one of that name left is taken over. `brief`: `has` will be asked, and nothing is known
+    but what was copied under this name: what else is held was looked up in `held`."""
     label = "a" + hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
     low, high = ledger.LOWEST, ledger.HIGHEST
     with claims.claimed(folder, low, high, label=label):
         ledger.recover(folder, label=label)
         known = Known(FULL), Known(BRIEF)
         used = known if brief else known[:1]
-        columns = ["source", *FULL]
-        for batch in ledger.batches(folder, columns):
+        for batch in ledger.batches(folder, ["source", *FULL], label=label if brief else ""):
             archived = batch.filter(pc.equal(batch["source"], "archive"))
             for one in used:
                 one.hold(archived if one is used[0] else _to_the_second(archived))
@@ -132,6 +145,16 @@ def copying(
             one.settle()
         with ledger.Writer(folder, low, high, label=label) as writer:
             yield Copier(writer, config.product_token(), *known)
+
+
+def digest_of(said: str | None) -> str | None:
+    """A digest as `warc.digest` writes it; None where there is none. Without a name, it is SHA-1
+    in base 32, as in all indexes."""
+    text = (said or "").strip()
+    if text in ("", "-"):
+        return None
+    name, colon, value = text.rpartition(":")
+    return f"{name.lower()}:{value}" if colon else f"sha1:{value.upper()}"
 
 
 def _to_the_second(batch: pa.RecordBatch) -> pa.RecordBatch:

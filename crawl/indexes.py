@@ -7,11 +7,12 @@ how many files or tasks they came from.
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import canonical, cdx, cdxj, columnar, content, keys, selection, streams, url
+from crawl import canonical, captures, cdx, cdxj, columnar, content, keys, selection, streams, url
 from crawl.account import Account
 from crawl.schema import CANDIDATES, CHOSEN, ID, Capture
 from crawl.sought import Sought
@@ -64,10 +65,14 @@ def look(path: str, links: Iterable[pa.RecordBatch], account: Account) -> Iterat
         yield _found(batch, sought, account)
 
 
-def choose(rows: Iterable[pa.RecordBatch], account: Account) -> Iterator[pa.RecordBatch]:
+def choose(
+    rows: Iterable[pa.RecordBatch], account: Account, *, observations: str
+) -> Iterator[pa.RecordBatch]:
     """Of the CANDIDATES of a range of ids, in order of their links, the one of each link that is
     nearest to its first post, as CHOSEN; where they are equally near, or nothing is known of the
-    post, the earliest. What is whole comes before what is cut."""
+    post, the earliest. What is whole comes before what is cut. What the ledger, whose folder
+    `observations` is, holds of them is counted, not handed on."""
+    folder = Path(observations)
     held, place, begun = list[pa.RecordBatch](), 0, account.place
     for batch in rows:
         place += len(batch)
@@ -75,11 +80,11 @@ def choose(rows: Iterable[pa.RecordBatch], account: Account) -> Iterator[pa.Reco
             held.append(batch)
             if sum(map(len, held)) >= TOGETHER:
                 account.place = place
-                yield _chosen(held, account)
+                yield _chosen(held, folder, account)
                 held = []
     if held:
         account.place = place
-        yield _chosen(held, account)
+        yield _chosen(held, folder, account)
 
 
 def nearest(table: pa.Table, account: Account) -> pa.Table:
@@ -99,14 +104,28 @@ def file_id(name: str) -> bytes:
     return blake2b(name.encode(), digest_size=16).digest()
 
 
-def _chosen(held: list[pa.RecordBatch], account: Account) -> pa.RecordBatch:
-    table = nearest(pa.Table.from_batches(held, CANDIDATES), account).combine_chunks()
+def _chosen(held: list[pa.RecordBatch], folder: Path, account: Account) -> pa.RecordBatch:
+    table = nearest(pa.Table.from_batches(held, CANDIDATES), account)
+    table = _missing(table, folder, account).combine_chunks()
     names = table["file"].combine_chunks().dictionary_encode()
     ids = pa.array([file_id(name) for name in names.dictionary.to_pylist()], ID)
     found = pa.Table.from_arrays(
         [ids.take(names.indices), *table.columns], schema=CHOSEN
     ).combine_chunks()
     return found.to_batches()[0] if len(found) else pa.RecordBatch.from_pylist([], CHOSEN)
+
+
+def _missing(table: pa.Table, folder: Path, account: Account) -> pa.Table:
+    """The rows of captures that the ledger does not hold."""
+    if not len(table):
+        return table
+    known = captures.held(folder, table["link_id"][0].as_py(), table["link_id"][-1].as_py())
+    is_missing = [
+        not known.has(row["link_id"], row["captured_at"], row["digest"], row["url"])
+        for row in table.select(["link_id", "captured_at", "digest", "url"]).to_pylist()
+    ]
+    account.left_out[Capture.ALREADY] += len(table) - sum(is_missing)
+    return table.filter(pa.array(is_missing, pa.bool_()))
 
 
 def _found(batch: pa.RecordBatch, sought: Sought, account: Account) -> pa.RecordBatch:

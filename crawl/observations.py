@@ -236,12 +236,15 @@ def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST, *, label: str
     return pa.concat_tables([OBSERVATIONS.empty_table(), *tables])
 
 
-def batches(folder: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of all rows of whole segments, in no order, holding one segment's at a time.
+def batches(folder: Path, columns: Sequence[str], *, label: str = "") -> Iterator[pa.RecordBatch]:
+    """Some columns of all rows of whole segments, in no order, holding one segment's at a time;
+    with `label`, of the writers whose names begin so.
 
     Raises Damaged, naming the file, where one cannot be read.
     """
     for path in claims.overlapping(folder, ".parquet", LOWEST, HIGHEST):
+        if not claims.label_of(path).startswith(label):
+            continue
         with _told(path):
             segment = pq.read_table(path, schema=OBSERVATIONS, columns=list(columns))
         yield from segment.to_batches(BATCH_ROWS)

@@ -59,7 +59,7 @@ def _copied(
     pieces = []
     longest = config.max_bytes + warc.RECORD_HEADER_BYTES + PACKING_BYTES
     for row in rows:
-        if copier.has(row["link_id"], row["captured_at"], _digest(row["digest"]), row["url"]):
+        if copier.has(row["link_id"], row["captured_at"], row["digest"], row["url"]):
             yield Capture.ALREADY
         elif row["length"] > longest:
             yield Capture.UNREADABLE
@@ -81,18 +81,12 @@ def _copy(record: warc.Record, row: Row, copier: captures.Copier) -> Capture:
         return Capture.OTHER_RECORD
     if record.answer is None:
         return Capture.UNREADABLE
-    promised = _digest(row["digest"])
+    promised = captures.digest_of(row["digest"])
     # Some count the framing of chunks in: then the record itself says the same as the index.
-    if promised not in (None, _digest(record.payload_digest), warc.digest(record.answer.body)):
+    if promised not in (
+        None,
+        captures.digest_of(record.payload_digest),
+        warc.digest(record.answer.body),
+    ):
         return Capture.OTHER_RECORD
     return copier.copy(record, row["link_id"], key, row["file"])
-
-
-def _digest(said: str | None) -> str | None:
-    """A digest as `warc.digest` writes it; None where there is none. Without a name, it is SHA-1
-    in base 32, as in all indexes."""
-    text = (said or "").strip()
-    if text in ("", "-"):
-        return None
-    name, colon, value = text.rpartition(":")
-    return f"{name.lower()}:{value}" if colon else f"sha1:{value.upper()}"

@@ -177,7 +177,11 @@ def _archived(config: Config, archived: Sequence[Leaf], observations: str) -> tu
         memory_gb=2.0,
     )
     choose = Step(
-        run=indexes.choose, schema=crawled.CHOSEN, scatter="file_id", accounts=True, memory_gb=1.0
+        run=partial(indexes.choose, observations=observations),
+        schema=crawled.CHOSEN,
+        scatter="file_id",
+        accounts=True,
+        memory_gb=1.0,
     )
     copy = Step(
         run=partial(_copy, observations=observations, config=config),
