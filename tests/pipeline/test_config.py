@@ -50,6 +50,7 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
         [
             "crawl.archives=['w.warc.gz', 's3://b/w.gz', 'zip://w.gz::w.zip', 'zip://w.gz::s3://b/w.zip']",
             "crawl.ca_file=ca.pem",
+            "crawl.archive_base=cc",
             "compare_domains=domains.txt",
         ],
     )
@@ -64,6 +65,8 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
         "zip://w.gz::s3://b/w.zip",
     )
     assert config.crawl.ca_file == str(tmp_path / "ca.pem")
+    assert config.crawl.archive_base == str(tmp_path / "cc")
+    assert settings.load(recipe).crawl.archive_base == "https://data.commoncrawl.org/"
 
 
 @pytest.mark.parametrize(
