@@ -54,6 +54,7 @@ def webtext(work: Work) -> Callable[[], Told]:
         connections=work["connections"],
         min_delay_s=work["delay_s"],
         timeout_s=60.0,
+        obey=(),  # the peers know no signals
     )
     links = links_to(*work["urls"])
 
