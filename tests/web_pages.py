@@ -173,9 +173,9 @@ KINDS: dict[str, Page] = {
     "chain": Page(_to("/chain/{page}/2"), "ok"),
     "loop": Page(_to("{path}"), "redirect_loop", asks=21),
     "long_chain": Page(_to("/chain/{page}/50"), "redirect_loop"),
-    "offsite": Page(_to("http://{other}/t/of-{host}"), "redirected_offsite"),
+    "offsite": Page(_to("http://{other}/t/of-{host}"), "ok"),
     "to_mail": Page(_to("mailto:x@{host}"), "protocol_error"),
-    "to_loopback": Page(_to("http://127.0.0.1/"), "redirected_offsite"),
+    "to_loopback": Page(_to("http://127.0.0.1/"), "private_address"),
     "nowhere": Page(_status(302), "http_error"),
     # too much, too slow, never
     "too_large": Page(

@@ -10,6 +10,7 @@ from tests.web_pages import Place
 from tests.web_server import Answer, Ready
 
 SLOW_S = 0.3
+OF_OTHERS = "/robots-of-others.txt"
 PLAIN = {"Content-Type": "text/plain"}
 PRIVATE = "User-agent: *\nDisallow: /private/\n"
 
@@ -59,8 +60,9 @@ def _loops(place: Place) -> Answer:
 
 
 def _offsite(place: Place) -> Answer:
+    """Lies with the next host, in one file for all others."""
     number = (place.number + 1) % place.world.hosts
-    return redirect(f"http://{place.world.host(number)}/robots-of-others.txt")
+    return redirect(f"http://{place.world.host(number)}{OF_OTHERS}")
 
 
 HUGE = PRIVATE + "# and so on\n" * 45_000 + "\nUser-agent: *\nDisallow: /\n"
@@ -106,7 +108,7 @@ KINDS: dict[str, Robots] = {
     ),
     "usage": Robots(_says("User-agent: *\nContent-Usage: train-ai=n\nAllow: /\n"), "opted_out"),
     "tdm": Robots(_says(""), "opted_out", tdm=b'[{"location": "/", "tdm-reservation": 1}]'),
-    "offsite": Robots(_offsite, "robots_unreachable"),
+    "offsite": Robots(_offsite),
 }
 
 WEIGHTS = {kind: 1.0 for kind in KINDS} | {"open": 40.0, "partly": 20.0, "missing": 20.0}

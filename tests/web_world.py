@@ -25,6 +25,8 @@ WORDS = re.findall(
     " if out so said what up its about into than them can only other new some could time these two",
 )
 TDM = "/.well-known/tdmrep.json"
+ROUNDS = 6
+"""In each of which what speaks for a whole host may be asked for anew."""
 NOT_HERE = response(404, b"not here")
 
 
@@ -106,7 +108,10 @@ class World:
             return robots.outcome
         if self.forbids(self.host(number), path):
             return "robots_disallowed"
-        return web_pages.KINDS[self.page_of(number, path)].outcome
+        kind = self.page_of(number, path)
+        if kind == "offsite":  # the host it sends to has a robots.txt, too
+            return web_robots.KINDS[self.robots_of((number + 1) % self.hosts)].outcome
+        return web_pages.KINDS[kind].outcome
 
     def forbids(self, host: str, path: str) -> bool:
         """Whether a request is one that the host's robots.txt forbids, or that it kept back."""
@@ -121,6 +126,8 @@ class World:
     def most(self, host: str, path: str, retries: int = 1) -> int:
         """How often a page may be asked for: again only where that may help."""
         number = self.number(host)
+        if path == TDM:
+            return ROUNDS
         if number is None or not path.startswith(("/p/", "/private/")):
             return 1
         page = web_pages.KINDS[self.page_of(number, path)]
@@ -141,7 +148,9 @@ class World:
             return NOT_HERE
         place = Place(self, number, hit.host, hit.path, self._times(hit))
         robots = web_robots.KINDS[self.robots_of(number)]
-        if hit.path.startswith(OF_ROBOTS):
+        if hit.path == web_robots.OF_OTHERS:
+            answer = web_robots.KINDS["open"].answer(place)
+        elif hit.path.startswith(OF_ROBOTS):
             answer = robots.answer(place)
         elif hit.path == TDM and robots.tdm:
             answer = response(200, robots.tdm, {"Content-Type": "application/json"})
