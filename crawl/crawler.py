@@ -7,22 +7,20 @@ asked again: what is left of it ends as its last failure did.
 """
 
 import datetime
-from collections.abc import Callable
 from dataclasses import replace
-
-import msgspec
 
 from crawl import consent, content, gates, network, outcomes, robots, url
 from crawl.config import CrawlConfig
 from crawl.gates import Gates
 from crawl.hosts import NEVER
+from crawl.jobs import Jobs
 from crawl.network import Failure, Web
 from crawl.outcomes import Asked
-from crawl.pace import Pace, retry_after
+from crawl.pace import Pace
 from crawl.schema import PageOutcome
 from crawl.status import Status
 from crawl.steering import Steering
-from crawl.turns import Clock, Request, Turns
+from crawl.turns import Clock, Now, Request, Turns
 from crawl.warc import Answer, Exchange, Place
 from crawl.work import Fetched, Job, OriginFile, Page, Work
 
@@ -30,7 +28,8 @@ from crawl.work import Fetched, Job, OriginFile, Page, Work
 NO_HOST = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TLS_ERROR, PageOutcome.PRIVATE_ADDRESS})
 BOUND_S = 10.0
 """Seconds between two sums over all hosts."""
-Now = Callable[[], datetime.datetime]
+OURS = frozenset({PageOutcome.DENIED, PageOutcome.OVER_HOST_BUDGET})
+"""Of files that were not asked for: nothing is known of who was not asked."""
 
 
 class Crawler:
@@ -38,43 +37,43 @@ class Crawler:
 
     def __init__(self, web: Web, config: CrawlConfig, clock: Clock, now: Now) -> None:
         self.web, self.config, self.clock, self.now = web, config, clock, now
-        self.turns = Turns(Pace.of(config), config.connections, clock, self._use, self._drop)
+        self.turns = Turns(
+            Pace.of(config), config.connections, clock, self._use, self._drop, lambda: web.received
+        )
         self.frontier = self.turns.frontier
         self.gates = Gates(config)
+        self.jobs = Jobs(self.turns, self.gates, config, clock, now)
         self.token = config.product_token()
         self.asked = Asked(config.user_agent)
         self.status = Status(began=clock())
         self._steering = Steering()
         self._works: list[Work] = []
         self._measured = NEVER
-        self._causes: dict[str, PageOutcome] = {}  # of each host's last failure
 
     async def ask(self, work: Work) -> None:
         """Takes a task's jobs, and returns when all are settled."""
         moment, now = self.now(), self.clock()
         for origin, got in work.rules.items():
             rules = robots.verdict(got.status, got.body, self.token)
-            self.gates.settle(origin, rules, PageOutcome.ROBOTS_UNREACHABLE, now)
+            _, waited = self.gates.settle(origin, rules, PageOutcome.ROBOTS_UNREACHABLE, now)
+            self.jobs.go_on(waited)
         for origin, since in work.notes.unreachable(moment):
             self.gates.remember(origin, now - since)
         work.begin()
         self._works.append(work)
+        self.jobs.add(work)
         for host, jobs in work.queues():
-            self.frontier.add(host, jobs, not_before=self._not_before(work, host, moment, now))
-            self.status.expect(host, len(jobs) * self._delay_s(work, host))
+            self.status.expect(host, len(jobs) * self.jobs.delay_s(work, host))
         if work.released:
-            self.release(work)
+            self.jobs.release(work)
         self.turns.wake()
         await work.done.wait()
         self._works.remove(work)
 
     def release(self, work: Work) -> None:
         """Gives back what a task has not begun: its other jobs end as they are on their way."""
-        work.released = True
-        for host, _ in work.queues():
-            for job in self.frontier.drain(host):
-                self._let_go(job)
-        self.turns.wake()
+        if not work.released:
+            self.jobs.release(work)
 
     def release_all(self) -> None:
         """Gives back all that was not begun."""
@@ -82,7 +81,7 @@ class Crawler:
             self.release(work)
 
     def tick(self) -> None:
-        """Syncs and ends what the ledger has open, where it is time."""
+        """Makes durable what was written, of tasks to which nothing happens for a while."""
         for work in self._works:
             work.writer.tick()
             work.visitors.tick()
@@ -93,7 +92,7 @@ class Crawler:
         status.seconds, status.left = now - status.began, counts.jobs
         status.active, status.waiting = counts.ready, counts.waiting
         status.in_flight, status.state = counts.in_flight, self._steering.state
-        status.received = self.turns.received = self.web.received
+        status.received = self.web.received
         if now - self._measured >= BOUND_S:
             status.left_s, self._measured = self.frontier.bound_s(), now
         return status
@@ -107,28 +106,41 @@ class Crawler:
         self._steering = steering
         self.turns.held = held or steering.state == "pause"
         bound = steering.max_bytes_per_s
-        self.turns.bound_bytes(self.config.max_bytes_per_s if bound is None else bound)
+        self.turns.max_bytes_per_s = self.config.max_bytes_per_s if bound is None else bound
         self.turns.wake()
 
     def _use(self, host: str, job: Job) -> Request | None:
         """What a host's turn is used for: the job, or the file that it needs first, or nothing."""
         if job.work.released:
-            self._let_go(job)
+            self.jobs.let_go(job)
             return None
-        if isinstance(job, OriginFile):
-            return self._ask_file(host, job)
-        if self._steering.denies(job.target):
-            self._record(job, PageOutcome.DENIED)
+        if isinstance(job, Page):
+            return self._use_for_page(host, job)
+        if url.host(job.origin) != host and self._steering.shuts(job.target):
+            self._file_failed(job, PageOutcome.DENIED)
             return None
         match self.gates.look(job, self.clock()):
+            case gates.Open():
+                return self._ask_file(host, job)
+            case gates.Need(file):
+                return self._ask_file(host, file)
+            case gates.Closed() | gates.Elsewhere():
+                self._tdm_known(job, b"")
+        return None
+
+    def _use_for_page(self, host: str, page: Page) -> Request | None:
+        if self._steering.denies(page.target):
+            self._record(page, PageOutcome.DENIED)
+            return None
+        match self.gates.look(page, self.clock()):
             case gates.Open(said):
-                return self._ask_page(host, job, said)
+                return self._ask_page(host, page, said)
             case gates.Need(file):
                 return self._ask_file(host, file)
             case gates.Closed(outcome, said):
-                self._record(job, outcome, said=said)
+                self._record(page, outcome, said=said)
             case gates.Elsewhere():
-                job.work.put_off(job)
+                page.work.put_off(page)
         return None
 
     async def _ask_file(self, host: str, file: OriginFile) -> None:
@@ -142,17 +154,17 @@ class Crawler:
             if failure.outcome in NO_HOST or not failure.connected:
                 refusal = failure.outcome
             cause = refusal if failure.passing else None
-            if not (cause and self._retry(host, file)):
+            if not (cause and self.jobs.retry(host, file)):
                 self._file_failed(file, refusal)
         else:
             answer = exchange.answer
             if outcomes.passes(answer.status):
                 cause = PageOutcome.ROBOTS_UNREACHABLE
-                wait_s = self._asked_to_wait(host, file, answer)
-            if not (cause and self._retry(host, file)):
+                wait_s = self.jobs.asked_to_wait(host, file, answer)
+            if not (cause and self.jobs.retry(host, file)):
                 file.work.writer.archive(exchange, {"purpose": f"{file.kind} of {file.origin}"})
                 self._file_answered(file, exchange)
-        self._end(host, began, cause, wait_s)
+        self.jobs.ended(host, began, cause, wait_s)
 
     def _file_answered(self, file: OriginFile, exchange: Exchange) -> None:
         if file.step is None:
@@ -164,12 +176,11 @@ class Crawler:
         )
         if isinstance(led, robots.Rules):
             if file.kind == "handed":
-                self._hand_over(file, Fetched.of(file.origin, answer))
+                self._hand_over(file, Fetched.of(file.origin, led, answer))
             else:
                 self._rules_known(file, led)
         elif outcomes.same_site(file.target, led.target):
-            hop = replace(file, target=led.target, step=led, attempts=0)
-            self.frontier.again(url.host(led.target), [hop])
+            self.jobs.hop(replace(file, target=led.target, step=led, attempts=0))
         else:
             file.work.elsewhere.append(led)
             self._hand_over(file)
@@ -177,14 +188,12 @@ class Crawler:
     def _tdm_answered(self, file: OriginFile, answer: Answer) -> None:
         target = outcomes.redirect(file.target, answer)
         if target and file.hops < robots.MAX_REDIRECTS and outcomes.same_site(file.target, target):
-            hop = replace(file, target=target, hops=file.hops + 1, attempts=0)
-            self.frontier.again(url.host(target), [hop])
+            self.jobs.hop(replace(file, target=target, hops=file.hops + 1, attempts=0))
             return
         self._tdm_known(file, outcomes.plain(answer, consent.TDM_BYTES + 1))
 
     def _tdm_known(self, file: OriginFile, body: bytes) -> None:
-        waited = self.gates.reserve(file.origin, consent.of_tdmrep(body))
-        self.frontier.again(url.host(file.origin), list(waited))
+        self.jobs.go_on(self.gates.reserve(file.origin, body))
 
     def _file_failed(self, file: OriginFile, refusal: PageOutcome) -> None:
         """There was no answer, and is none to be had for now."""
@@ -202,8 +211,11 @@ class Crawler:
             file.work.fetched.append(fetched)
         if file.kind == "handed":
             file.work.settled()
-        for page in self.gates.put_off(file.origin) if file.kind == "robots" else ():
-            page.work.put_off(page)
+        for job in self.gates.put_off(file.origin) if file.kind == "robots" else ():
+            if isinstance(job, Page):
+                job.work.put_off(job)
+            else:
+                self._tdm_known(job, b"")
 
     def _rules_known(
         self,
@@ -212,16 +224,14 @@ class Crawler:
         refusal: PageOutcome = PageOutcome.ROBOTS_UNREACHABLE,
     ) -> None:
         """An origin's rules are known: those who waited for them go on, before all others."""
-        now, host, notes = self.clock(), url.host(file.origin), file.work.notes
+        now, notes = self.clock(), file.work.notes
         rules, waited = self.gates.settle(file.origin, found, refusal, now)
-        delay_s = min(rules.crawl_delay_s() or 0.0, self.config.max_delay_s)
-        if delay_s > self.config.min_delay_s:
-            self.frontier.slow(host, delay_s)
-            notes.tell(msgspec.structs.replace(notes.about(host), delay_s=delay_s))
-        since = self.gates.unreachable_since(file.origin)
-        moment = None if since is None else self.now() - datetime.timedelta(seconds=now - since)
-        notes.reached(file.origin, moment)
-        self.frontier.again(host, list(waited))
+        self.jobs.asked_to_slow_down(url.host(file.origin), file, rules.crawl_delay_s() or 0.0)
+        if refusal not in OURS:
+            since = self.gates.unreachable_since(file.origin)
+            ago = None if since is None else datetime.timedelta(seconds=now - since)
+            notes.reached(file.origin, None if ago is None else self.now() - ago)
+        self.jobs.go_on(waited)
 
     async def _ask_page(self, host: str, page: Page, said: tuple[str, ...]) -> None:
         moment, began = self.now(), self.clock()
@@ -232,16 +242,16 @@ class Crawler:
             )
         except Failure as failure:
             cause = failure.outcome if failure.passing else None
-            if not (cause and self._retry(host, page)):
+            if not (cause and self.jobs.retry(host, page)):
                 elapsed_s = self.clock() - began
                 self._record(page, failure.outcome, moment=moment, elapsed_s=elapsed_s, said=said)
         else:
             if outcomes.passes(exchange.answer.status):
                 cause = PageOutcome.HTTP_ERROR
-                wait_s = self._asked_to_wait(host, page, exchange.answer)
-            if not (cause and self._retry(host, page)):
+                wait_s = self.jobs.asked_to_wait(host, page, exchange.answer)
+            if not (cause and self.jobs.retry(host, page)):
                 self._page_answered(page, exchange, self.clock() - began, said)
-        self._end(host, began, cause, wait_s)
+        self.jobs.ended(host, began, cause, wait_s)
 
     def _wanted(self, answer: Answer) -> bool:
         """Whether the body of an answer is worth reading: that of an error tells why."""
@@ -257,10 +267,10 @@ class Crawler:
         outcome, hop = self._where(page, exchange)
         if outcome is None:
             page.work.writer_of(page).archive(exchange, self._note(page, said))
-            self.frontier.again(url.host(hop.target), [hop])
+            self.jobs.hop(hop)
             return
         said = (*said, *outcomes.signals(exchange.answer, self.token, outcome))
-        if outcome == PageOutcome.OK and outcomes.refused(said, self.config.obey):
+        if outcome in outcomes.USABLE and outcomes.refused(said, self.config.obey):
             outcome = PageOutcome.OPTED_OUT
             if exchange.answer.body:
                 bare = replace(exchange.answer, body=b"")
@@ -284,57 +294,14 @@ class Crawler:
             return None, hop
         return PageOutcome.REDIRECTED_OFFSITE, hop
 
-    def _asked_to_wait(self, host: str, job: Job, answer: Answer) -> float | None:
-        """The seconds that a server that has had enough wants to be left alone."""
-        value = answer.header("Retry-After")
-        if answer.status not in (429, 503) or value is None:
-            return None
-        wait_s = retry_after(value, self.now())
-        if wait_s is not None:
-            wait_s = min(wait_s, self.config.max_retry_after_s)
-            until = self.now() + datetime.timedelta(seconds=wait_s)
-            notes = job.work.notes
-            notes.tell(msgspec.structs.replace(notes.about(host), until=until))
-        return wait_s
-
-    def _retry(self, host: str, job: Job) -> bool:
-        """Puts a job back, if it has an attempt left."""
-        if job.attempts >= self.config.retries or job.work.released:
-            return False
-        self.frontier.again(host, [replace(job, attempts=job.attempts + 1)])
-        return True
-
-    def _end(
-        self, host: str, began: float, cause: PageOutcome | None, wait_s: float | None
-    ) -> None:
-        """A turn of a host is over; `cause` is a failure that may pass."""
-        if cause:
-            self._causes[host] = cause
-        now = self.clock()
-        self.frontier.ended(
-            host, now, latency_s=now - began, failed=cause is not None, retry_after_s=wait_s
-        )
-        self.turns.wake()
-
     def _drop(self, host: str, job: Job) -> None:
         """Settles a job of a host that is lost, or had its time: it is not asked."""
-        outcome = PageOutcome.OVER_HOST_BUDGET
-        if self.frontier.lost(host):
-            outcome = self._causes[host]
         if job.work.released:
-            self._let_go(job)
+            self.jobs.let_go(job)
         elif isinstance(job, Page):
-            self._record(job, outcome)
+            self._record(job, self.jobs.dropped(host))
         else:
-            self._file_failed(job, outcome)
-
-    def _let_go(self, job: Job) -> None:
-        """A job that was given back: somebody else asks."""
-        if isinstance(job, OriginFile) and job.kind != "handed":
-            for page in self.gates.drop(job.origin):
-                page.work.give_back()
-        else:
-            job.work.give_back()
+            self._file_failed(job, self.jobs.dropped(host))
 
     def _note(self, page: Page, said: tuple[str, ...]) -> dict[str, str]:
         note = {"link-id": page.link_id.hex(), "link": page.url, "robots": "allowed"}
@@ -363,16 +330,3 @@ class Crawler:
         page.work.writer_of(page).append(row, place)
         self.status.count(outcome)
         page.work.settled()
-
-    def _not_before(self, work: Work, host: str, moment: datetime.datetime, now: float) -> float:
-        """When a host may first be asked: at once, unless an earlier crawl asked it."""
-        if not work.notes.begun:
-            return NEVER
-        wait_s, until = self._delay_s(work, host), work.notes.until(host)
-        if until:
-            wait_s = max(wait_s, (until - moment).total_seconds())
-        return now + wait_s
-
-    def _delay_s(self, work: Work, host: str) -> float:
-        """The delay of a host, as far as it is known before it was asked."""
-        return max(self.config.min_delay_s, work.notes.delay_s(host))

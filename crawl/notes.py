@@ -6,6 +6,8 @@ and until when. Lines are appended and never changed; the last about a host coun
 """
 
 import datetime
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
@@ -79,7 +81,9 @@ class Notes:
         no kill of the process can take it back."""
         if self.of.get(note.host) != note:
             self.of[note.host] = note
-            self._file.write(msgspec.json.encode(note) + b"\n")
+            line = msgspec.json.encode(note) + b"\n"
+            if self._file.write(line) != len(line):  # a disk that is nearly full takes a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
 
 def _read(path: Path) -> Iterator[Note]:

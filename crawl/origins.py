@@ -84,6 +84,10 @@ class Origins:
         self._since.pop(origin, None)
         return since
 
+    def __contains__(self, origin: str) -> bool:
+        """Whether an origin's rules are held, be they of use still or not."""
+        return origin in self._known
+
     def __len__(self) -> int:
         """How many origins' rules are held."""
         return len(self._known)

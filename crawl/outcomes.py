@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
-from crawl import canonical, consent, content, url, warc
+from crawl import canonical, consent, content, metas, url, warc
 from crawl.schema import Observation, PageOutcome
 from crawl.warc import Answer, Exchange
 from crawl.work import Page
 
-HEAD_BYTES = 64 * 1024
-"""Of a decoded page, in which its meta elements are looked for."""
+USABLE = frozenset({PageOutcome.OK, PageOutcome.TOO_LARGE})
+"""Outcomes of pages whose use their sites may refuse: a body that was not read counts as cut."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -72,7 +72,7 @@ def signals(answer: Answer, token: str, outcome: PageOutcome) -> tuple[str, ...]
         return found
     coding = answer.header("Content-Encoding")
     try:
-        head = content.first(answer.body, coding, HEAD_BYTES)
+        head = metas.head(lambda most: content.first(answer.body, coding, most))
     except content.Undecodable:
         return found
     return (*found, *consent.of_html(head, token))

@@ -10,16 +10,16 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 
 import uvloop
 
 from crawl import limits, network, status, steering
 from crawl.config import CrawlConfig
-from crawl.crawler import Crawler, Now
+from crawl.crawler import Crawler
 from crawl.schema import BadInput
-from crawl.turns import Clock
+from crawl.turns import Clock, Now
 from crawl.work import Work
 
 LOOK_S = 1.0
@@ -91,18 +91,20 @@ class Service:
     def ask(self, work: Work, wanted_back: Callable[[], bool] = lambda: False) -> None:
         """Has a task's jobs asked for; returns when all are settled. Raises Stopped, Released, or
         what went wrong."""
-        asked = asyncio.run_coroutine_threadsafe(self._asked(work), self._loop)
-        released = False
-        while True:
-            try:
-                asked.result(TURN_S)
-                break
-            except TimeoutError:
+        asked, released = self._begin(work), False
+        try:
+            while not wait([asked], TURN_S).done:
+                if not self._thread.is_alive():  # so that nobody will settle it
+                    raise self._why()
                 if not released and (released := wanted_back()):
-                    self._loop.call_soon_threadsafe(self.crawler.release, work)
-            except CancelledError:
-                self._thread.join()
-                raise self.failure or Stopped("the crawl was ended") from None
+                    self._tell(lambda: self.crawler.release(work))
+        except BaseException:
+            self._leave(asked, work)
+            raise
+        try:
+            asked.result()
+        except CancelledError:
+            raise self._why() from None
         if work.given_back:
             if self._watch.now.state == "stop":
                 raise Stopped("stopped as asked; the next `webtext rebuild` goes on")
@@ -110,9 +112,33 @@ class Service:
 
     def close(self) -> None:
         """Ends the crawler; what is in flight is let go."""
-        if self._thread.is_alive() and self._end is not None:
-            self._loop.call_soon_threadsafe(self._end.set)
+        if self._end is not None:
+            self._tell(self._end.set)
         self._thread.join()
+
+    def _begin(self, work: Work) -> Future[None]:
+        request = self._asked(work)
+        try:
+            return asyncio.run_coroutine_threadsafe(request, self._loop)
+        except RuntimeError as error:  # its loop has ended since
+            request.close()
+            raise self._why() from error
+
+    def _leave(self, asked: Future[None], work: Work) -> None:
+        """A task is interrupted. What is in flight for it must not end in a ledger that is closed:
+        the crawler ends with it, or for the sake of other tasks is waited for."""
+        self._tell(lambda: self.crawler.release(work))
+        while self.users > 1 and self._thread.is_alive() and not wait([asked], TURN_S).done:
+            pass
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is there to be told
+            self._loop.call_soon_threadsafe(what)
+
+    def _why(self) -> BaseException:
+        """Why the crawler has ended."""
+        self._thread.join()
+        return self.failure or Stopped("the crawl was ended")
 
     def _live(self) -> None:
         try:
@@ -159,4 +185,5 @@ class Service:
             limits.require_space(self._config, self._ledger)
             crawler.tick()
             status.write(self._ledger, self._name, crawler.measure())
+            crawler.tick()
             await asyncio.sleep(LOOK_S)

@@ -51,6 +51,10 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Whether a URL is not to be asked."""
         if self.allow and not _any(self.allow, target):
             return True
+        return self.shuts(target)
+
+    def shuts(self, target: str) -> bool:
+        """Whether `deny` names a URL, such as that of a robots.txt, which `allow` need not."""
         return _any(self.deny, target)
 
 

@@ -5,7 +5,9 @@ the whole, as it is, with the address that met it.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+import datetime
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from crawl.frontier import Ask, Drop, Frontier, Wait
@@ -14,8 +16,11 @@ from crawl.work import Job
 
 TURNS = 64
 """Turns given at once, before what came in is looked at."""
+CREDIT_S = 1.0
+"""Of bytes that were not taken, how much may be made up for."""
 
 Clock = Callable[[], float]
+Now = Callable[[], datetime.datetime]
 Request = Coroutine[Any, Any, None]
 Use = Callable[[str, Job], Request | None]
 """What a host's turn is used for: a request for the job, or for what it needs first; or nothing."""
@@ -26,28 +31,29 @@ Unasked = Callable[[str, Job], None]
 class Turns:
     """A frontier, and the requests that are under way."""
 
-    def __init__(self, pace: Pace, limit: int, clock: Clock, use: Use, unasked: Unasked) -> None:
-        """`limit`: requests in flight at once."""
+    def __init__(
+        self,
+        pace: Pace,
+        limit: int,
+        clock: Clock,
+        use: Use,
+        unasked: Unasked,
+        received: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`limit`: requests in flight at once. `received`: bytes that came so far."""
         self.frontier: Frontier[Job] = Frontier(pace, limit)
         self.held = False
         """Nobody is asked for the moment."""
         self.max_bytes_per_s = 0
         """Taken from the network, on the average; 0: no bound."""
-        self.received = 0
         self._clock, self._use, self._unasked = clock, use, unasked
-        self._began, self._counted = clock(), 0
+        self._received, self._counted, self._paid_until = received, 0, clock()
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
 
     def wake(self) -> None:
         """Something has changed: look whose turn it is."""
         self._wake.set()
-
-    def bound_bytes(self, per_s: int) -> None:
-        """From now on no more bytes a second are taken; 0: no bound."""
-        if per_s != self.max_bytes_per_s:
-            self.max_bytes_per_s = per_s
-            self._began, self._counted = self._clock(), self.received
 
     async def give(self) -> None:
         """Gives turns until cancelled. What goes wrong, such as a full disk, is raised as it is,
@@ -94,23 +100,34 @@ class Turns:
 
     def _debt_s(self) -> float:
         """Seconds until the bytes that came are not more than may."""
+        now, received = self._clock(), self._received()
+        came, self._counted = received - self._counted, received
         if not self.max_bytes_per_s:
+            self._paid_until = now
             return 0.0
-        came = self.received - self._counted
-        return came / self.max_bytes_per_s - (self._clock() - self._began)
+        self._paid_until = max(self._paid_until, now - CREDIT_S) + came / self.max_bytes_per_s
+        return self._paid_until - now
 
     def _begin(self, host: str, job: Job) -> None:
-        request = self._use(host, job)
+        with _named(job.target):
+            request = self._use(host, job)
         if request is None:
             self.frontier.unused(host)
             return
         assert self._group is not None
-        self._group.create_task(_named(request, job.target))
+        self._group.create_task(_asked(request, job.target))
 
 
-async def _named(request: Request, target: str) -> None:
-    try:
+async def _asked(request: Request, target: str) -> None:
+    with _named(target):
         await request
+
+
+@contextlib.contextmanager
+def _named(target: str) -> Iterator[None]:
+    """What goes wrong says what it went wrong with."""
+    try:
+        yield
     except OSError as error:
         error.add_note(f"while asking for {target}")
         raise

@@ -31,6 +31,8 @@ class Page:
     target: str
     hops: int = 0
     attempts: int = 0
+    visit: bool = False
+    """Handed over by another owner, be it the link itself, where a chain has come back to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,19 @@ class Fetched:
     body: bytes
 
     @classmethod
-    def of(cls, origin: str, answer: Answer) -> "Fetched":
-        """What an answer said, its Content-Encoding undone."""
-        coding = answer.header("Content-Encoding")
-        try:
-            plain = content.first(answer.body, coding, robots.MAX_BYTES + 1)
-        except content.Undecodable:
+    def of(cls, origin: str, led: robots.Rules, answer: Answer) -> "Fetched":
+        """What `led` to these rules, in a form that leads to them anywhere: the decoded body of a
+        success, the bare status of what allows all, nothing for what cannot be had."""
+        if led.unreachable:
             return cls(origin, None, b"")
+        if not 200 <= answer.status < 300:
+            return cls(origin, answer.status, b"")
+        coding = answer.header("Content-Encoding")
+        plain = content.first(answer.body, coding, robots.MAX_BYTES + 1)
         return cls(origin, answer.status, plain)
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
     """The jobs of one task, and what became of them so far."""
 
@@ -101,6 +105,10 @@ class Work:
     """Jobs that are not settled."""
     released: bool = False
     """Wanted back: nothing more of it is asked."""
+    began_at: float = 0.0
+    """When it was begun, in seconds of the crawler's clock."""
+    strays: set[str] = field(default_factory=set)
+    """Hosts that redirects have led to."""
     given_back: int = 0
     """Jobs that were let go unasked."""
     elsewhere: list[robots.Step] = field(default_factory=list)
@@ -127,12 +135,12 @@ class Work:
 
     def writer_of(self, page: Page) -> Writer:
         """Where the outcome of a page is written."""
-        return self.writer if page.start == url.without_fragment(page.url) else self.visitors
+        return self.visitors if page.visit else self.writer
 
     def _visits(self) -> Iterator[tuple[str, Job]]:
         for one in self.handed:
-            place = one.target
-            yield url.host(place), Page(self, one.link_id, one.url, place, place, one.hops)
+            place, hops = one.target, one.hops
+            yield url.host(place), Page(self, one.link_id, one.url, place, place, hops, visit=True)
         for step in self.files:
             yield url.host(step.target), OriginFile(self, "handed", step.origin, step.target, step)
 
