@@ -4,6 +4,7 @@ Pure functions of bytes and headers. Nothing here trusts a length that a server 
 """
 
 import codecs
+import math
 import re
 import zlib
 
@@ -17,8 +18,13 @@ HEAD_BYTES = 1024
 """In which markup shows itself, and (the HTML standard, 13.2.3.2) a meta charset must stand."""
 DETECT_BYTES = 32 * 1024
 ZSTD_WINDOW = 2**23  # the most that a Content-Encoding may ask for (RFC 9659)
+CODED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How gzip and zstd begin: in a body that does, markup is what could not be packed."""
 GZIP_PIECE = 16 * 1024
-ZSTD_PIECE = 1024 * 1024
+PIECE = 1024 * 1024
+"""Decoded at once: the bound itself, which a recipe can set, may be more than there is memory."""
+FREE_BYTES = 1 << 20
+"""To which every body may grow, however short it was: it harms nobody, and short ones pack best."""
 GZIP_MEMBERS = 4096
 """Members that one body may be made of. An honest one has one, or one for each 64 KiB."""
 
@@ -57,16 +63,19 @@ class TooLarge(ValueError):
     """The body grows beyond the bound when it is decoded."""
 
 
-def decode(body: bytes, coding: str | None, limit: int) -> bytes:
-    """The body with its Content-Encoding (RFC 9110, 8.4) undone, at most `limit` bytes.
+def decode(body: bytes, coding: str | None, limit: int, ratio: float = math.inf) -> bytes:
+    """The body with its Content-Encoding (RFC 9110, 8.4) undone, at most `limit` bytes and, beyond
+    `FREE_BYTES`, at most `ratio` times as many as were transferred, however many codings there are.
 
     A body that breaks off gives what it holds. One that was decoded already, as some archives keep
     it, is taken as it is. Raises TooLarge and Undecodable.
     """
-    plain = _undone(body, coding, limit + 1)
-    if len(plain) > limit:
-        raise TooLarge(f"more than {limit} bytes")
-    return plain
+    most = int(min(limit, max(FREE_BYTES, len(body) * ratio)))
+    for name in _codings(coding):
+        body = _undo(body, name, most + 1)
+        if len(body) > most:
+            raise TooLarge(f"more than {most} bytes")
+    return body
 
 
 def first(body: bytes, coding: str | None, most: int) -> bytes:
@@ -124,8 +133,13 @@ def may_be_html(content_type: str | None) -> bool:
     return (content_type or "").partition(";")[0].strip().lower() in HTML_TYPES | VAGUE_TYPES
 
 
+def _codings(coding: str | None) -> list[str]:
+    """In the order in which they are to be undone."""
+    return [part.strip().lower() for part in reversed((coding or "").split(","))]
+
+
 def _undone(body: bytes, coding: str | None, most: int) -> bytes:
-    for name in reversed([part.strip().lower() for part in (coding or "").split(",")]):
+    for name in _codings(coding):
         body = _undo(body, name, most)
     return body[:most]
 
@@ -141,7 +155,7 @@ def _undo(body: bytes, name: str, most: int) -> bytes:
     try:
         return undo(body, most)
     except (zlib.error, brotli.error, zstandard.ZstdError) as error:
-        if MARKUP.search(body[:HEAD_BYTES]):
+        if not body.startswith(CODED) and MARKUP.search(body[:HEAD_BYTES]):
             return body
         raise Undecodable(f"Content-Encoding {name}: {error}") from error
 
@@ -175,21 +189,20 @@ def _inflate(body: bytes, most: int) -> bytes:
 
 
 def _unbrotli(body: bytes, most: int) -> bytes:
-    stream = brotli.Decompressor()
-    plain = bytes(stream.process(body, output_buffer_limit=most))
-    while len(plain) < most and not stream.is_finished():
-        more = stream.process(b"", output_buffer_limit=most - len(plain))
-        if not more:
+    stream, plain = brotli.Decompressor(), bytearray()
+    piece = stream.process(body, output_buffer_limit=min(PIECE, most))
+    while piece:
+        plain += piece
+        if len(plain) >= most or stream.is_finished():
             break
-        plain += more
-    return plain
+        piece = stream.process(b"", output_buffer_limit=min(PIECE, most - len(plain)))
+    return bytes(plain)
 
 
 def _unzstd(body: bytes, most: int) -> bytes:
     context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
     reader, plain = context.stream_reader(body, read_across_frames=True), bytearray()
-    # Piece by piece: the bound itself, which a recipe can set, may be more than there is memory.
-    while piece := reader.read(min(ZSTD_PIECE, most - len(plain))):
+    while piece := reader.read(min(PIECE, most - len(plain))):
         plain += piece
     return bytes(plain)
 

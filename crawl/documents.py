@@ -25,7 +25,7 @@ from crawl.config import CrawlConfig
 from crawl.extractor import Reply, Request
 from crawl.schema import DOCUMENTS, DocumentOutcome, PageOutcome
 
-VERSION = 1
+VERSION = 2
 
 BATCH_ROWS = 1024
 BATCH_CHARACTERS = 16 * 1024 * 1024
@@ -73,6 +73,7 @@ def _document(page: Row, folder: Path, child: "Child", config: CrawlConfig) -> R
             content_type=page["content_type"],
             content_encoding=response.header("Content-Encoding"),
             max_decoded_bytes=config.max_decoded_bytes,
+            max_ratio=config.max_ratio,
             cpu_s=config.extract_cpu_s,
         )
     )

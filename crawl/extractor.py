@@ -35,13 +35,15 @@ LAST_DATE = "2099-12-31"  # trafilatura's own is today: the same page would chan
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One page as it was archived; `cpu_s` is the processor time it may cost."""
+    """One page as it was archived, how long it may be and how many times it may grow when it is
+    decoded; `cpu_s` is the processor time it may cost."""
 
     body: bytes
     url: str
     content_type: str | None
     content_encoding: str | None
     max_decoded_bytes: int
+    max_ratio: float
     cpu_s: int
 
 
@@ -75,7 +77,9 @@ def receive(read: Callable[[int], bytes]) -> bytes | None:
 def answer(request: Request) -> Reply:
     """The text of a page. Raises whatever the parsers raise: the process is there to be lost."""
     try:
-        plain = content.decode(request.body, request.content_encoding, request.max_decoded_bytes)
+        plain = content.decode(
+            request.body, request.content_encoding, request.max_decoded_bytes, request.max_ratio
+        )
     except content.TooLarge:
         return Reply(DocumentOutcome.TOO_LARGE)
     except content.Undecodable:

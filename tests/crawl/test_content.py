@@ -1,7 +1,11 @@
 """Bodies: codings undone within bounds, charsets found, kinds told."""
 
 import gzip
+import random
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import brotli
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawl import content
+from tests.web_faults import BOMB_BYTES, bomb, bomb_in_a_bomb
 
 LIMIT = 100_000
 
@@ -49,6 +54,115 @@ def test_a_bomb_is_stopped_and_its_head_is_still_known(coding: str) -> None:
         content.decode(bomb, coding, LIMIT)
     assert content.head(bomb, coding).startswith(b"<html>")
     assert len(content.head(bomb, coding)) == content.HEAD_BYTES
+
+
+def body_of(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip"])
+def test_a_bomb_is_told_by_how_it_grows_before_it_is_too_long(coding: str) -> None:
+    body = body_of(bomb_in_a_bomb() if "," in coding else bomb(coding))
+    assert len(content.decode(body, coding, 2**30)) > BOMB_BYTES * 0.9
+    with pytest.raises(content.TooLarge, match=r"more than \d{7,8} bytes"):
+        content.decode(body, coding, 2**30, 200.0)
+
+
+def table(rows: int) -> bytes:
+    """A page whose markup repeats itself, as a shop's list does."""
+    words = random.Random(1)
+    row = (
+        '<tr class="row" role="row"><td class="cell" data-label="Name"><a class="link" '
+        'href="/item/{0}">Item {0}</a></td><td class="cell" data-label="State"><span class="badge '
+        'badge-ok">{1} in stock</span></td><td class="cell" data-label="Buy"><button type="button" '
+        'class="btn btn-primary btn-sm" data-toggle="tooltip" title="Put it into the '
+        'basket">Buy</button></td></tr>\n'
+    )
+    told = "".join(row.format(number, words.randrange(4)) for number in range(rows))
+    return f"<html><body><table>{told}</table></body></html>".encode()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_page_that_grows_fifty_times_is_no_bomb(coding: str) -> None:
+    page = table(6000)
+    body = PACK[coding](page)
+    ratio = len(page) / len(body)
+    assert len(page) > 2 * content.FREE_BYTES and ratio >= 50
+    assert content.decode(body, coding, 2**30, 200.0) == page
+    with pytest.raises(content.TooLarge):
+        content.decode(body, coding, 2**30, ratio - 1)
+
+
+def test_growth_counts_from_what_was_transferred_and_beyond_a_mebibyte() -> None:
+    page = bytes(content.FREE_BYTES)
+    for body, coding in ((gzip.compress(page), "gzip"), (brotli.compress(page), "br")):
+        assert content.decode(body, coding, 2**30, 2.0) == page
+    more = bytes(content.FREE_BYTES + 1)
+    with pytest.raises(content.TooLarge):
+        content.decode(gzip.compress(more), "gzip", 2**30, 2.0)
+    # Each of the two codings grows less than the bound; both together do not.
+    twice = gzip.compress(gzip.compress(more * 4, 1), 9)
+    once = gzip.decompress(twice)
+    assert len(more) * 4 / len(once) < 500 < len(more) * 4 / len(twice)
+    assert content.decode(once, "gzip", 2**30, 500.0) == more * 4
+    with pytest.raises(content.TooLarge):
+        content.decode(twice, "gzip, gzip", 2**30, 500.0)
+
+
+def test_what_is_too_long_between_two_codings_is_too_long() -> None:
+    # cut at the bound, and undone on, it would be taken for a body that breaks off
+    inner = gzip.compress(b"<p>short") + bytes(10_000_000)
+    with pytest.raises(content.TooLarge):
+        content.decode(gzip.compress(inner), "gzip, gzip", LIMIT)
+
+
+def test_a_zstd_window_is_as_large_as_a_web_server_may_ask_for_and_no_larger() -> None:
+    page = b"<p>" + random.Random(1).randbytes(1000)
+    for log, whole in ((23, True), (24, False), (27, False)):  # RFC 9659: 8 MiB
+        settings = zstandard.ZstdCompressionParameters.from_level(3, window_log=log)
+        packer = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+        body = packer.compress(page) + packer.flush()
+        assert content.head(body, "zstd") == (page if whole else b"")[: content.HEAD_BYTES]
+        if not whole:
+            with pytest.raises(content.Undecodable, match="zstd"):
+                content.decode(body, "zstd", LIMIT)
+
+
+POOR = """
+import resource, sys
+from pathlib import Path
+from crawl import content
+
+coding, path = sys.argv[1:]
+body = Path(path).read_bytes()
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (96 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for most, ratio in ((20 << 20, 1e9), (1 << 40, (20 << 20) / len(body))):
+    try:
+        content.decode(body, coding, most, ratio)
+    except content.TooLarge:
+        print("too large")
+print(len(content.first(body, coding, 1 << 20)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit means address space on Linux alone")
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_bomb_takes_no_more_memory_than_its_bound(tmp_path: Path, coding: str) -> None:
+    """A quarter of a GiB, where there is not room for half of that."""
+    pack = {
+        "gzip": lambda page: gzip.compress(page, 1),
+        "deflate": lambda page: zlib.compress(page, 1),
+        "br": lambda page: brotli.compress(page, quality=1),
+        "zstd": PACK["zstd"],
+    }[coding]
+    (tmp_path / "bomb").write_bytes(pack(bytes(1 << 28)))
+    done = subprocess.run(
+        [sys.executable, "-c", POOR, coding, str(tmp_path / "bomb")],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:3] == ["too large", "too large", str(1 << 20)], done.stderr
 
 
 def test_exactly_the_limit_passes() -> None:

@@ -16,7 +16,7 @@ from crawl import documents, observations, pages, warc
 from crawl.config import CrawlConfig
 from crawl.extractor import Request
 from crawl.schema import DOCUMENTS, DocumentOutcome, Observation, PageOutcome
-from tests import web
+from tests import web, web_faults
 
 CONFIG = CrawlConfig(live=False, max_decoded_bytes=200_000)
 MOMENT = datetime.datetime(2016, 5, 4, tzinfo=datetime.UTC)
@@ -110,6 +110,24 @@ def test_every_page_is_one_document_with_its_outcome(shelf: Shelf) -> None:
     assert all((row["text"] is None) == (row["outcome"] != "ok") for row in found.values())
 
 
+def test_what_grows_too_many_times_is_too_large_within_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"live": False, "max_decoded_bytes": 1 << 30, "extract_memory_mb": 512}
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", CrawlConfig(**settings))
+    shelf = Shelf(tmp_path / "ledger")
+    for coding in ("gzip", "deflate", "br", "zstd"):
+        body = web_faults.bomb(coding).partition(b"\r\n\r\n")[2]
+        shelf.put(coding, body, ("Content-Encoding", coding))
+    page = article(text="".join(f"<p>{number} {SENTENCE * 4}" for number in range(5000)))
+    honest = gzip.compress(page)
+    assert 50 < len(page) / len(honest) < 150
+    shelf.put("honest", honest, ("Content-Encoding", "gzip"))
+    found = shelf.documents()
+    assert found.pop("honest")["outcome"] == "ok"
+    assert {row["outcome"] for row in found.values()} == {"too_large"} and len(found) == 4
+
+
 def test_neither_order_nor_batches_nor_repetition_change_a_text(shelf: Shelf) -> None:
     for n in range(6):
         shelf.put(str(n), article(f"Title {n}", SENTENCE * (4 + n % 2)))
@@ -146,7 +164,7 @@ def test_a_page_whose_response_is_lost_is_our_failure(shelf: Shelf) -> None:
 
 
 def request(body: bytes = b"", cpu_s: int = 20) -> Request:
-    return Request(body, "http://a.com/", "text/html", None, 10**6, cpu_s)
+    return Request(body, "http://a.com/", "text/html", None, 10**6, 200.0, cpu_s)
 
 
 OBEDIENT = """
@@ -270,7 +288,7 @@ def test_a_limit_that_is_lower_already_is_kept() -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (1536 * 2**20, 1536 * 2**20))\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (3600, 3600))\n"
         "with documents.Child(CrawlConfig(live=False, extract_memory_mb=4096)) as child:\n"
-        "    request = Request(b'<p>x', 'http://a.com/', 'text/html', None, 1000, 9999)\n"
+        "    request = Request(b'<p>x', 'http://a.com/', 'text/html', None, 1000, 9.0, 9999)\n"
         "    assert child.ask(request).outcome in ('ok', 'empty')\n"
     )
     root = Path(__file__).parents[2]

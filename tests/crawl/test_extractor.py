@@ -20,7 +20,7 @@ PAGE = f"<html><body><article><p>{TEXT * 5}</p></article></body></html>".encode(
 
 
 def request(body: bytes, coding: str | None = None, limit: int = 100_000) -> Request:
-    return Request(body, "http://a.com/", "text/html", coding, limit, 5)
+    return Request(body, "http://a.com/", "text/html", coding, limit, 200.0, 5)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ import os, subprocess, sys
 child = subprocess.Popen([sys.executable, "-m", "crawl.extractor", "2048", str(os.getpid())],
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 from crawl import extractor
-extractor.send(child.stdin, extractor.Request(b"", "u", None, None, 9, 9))
+extractor.send(child.stdin, extractor.Request(b"", "u", None, None, 9, 9.0, 9))
 extractor.receive(child.stdout.read)
 extractor.receive(child.stdout.read)
 print(child.pid, flush=True)
