@@ -185,5 +185,4 @@ class Service:
             limits.require_space(self._config, self._ledger)
             crawler.tick()
             status.write(self._ledger, self._name, crawler.measure())
-            crawler.tick()
             await asyncio.sleep(LOOK_S)
