@@ -15,6 +15,7 @@ from typing import IO
 WAIT_S = 60.0
 """Seconds that the predecessor of a task that is tried again may take to die."""
 RANGE_BYTES = 4
+LOWEST, HIGHEST = b"\x00" * 16, b"\xff" * 16
 
 
 class Held(RuntimeError):

@@ -90,10 +90,10 @@ class Crawler:
         """How far the crawl is."""
         counts, status, now = self.frontier.counts(), self.status, self.clock()
         status.seconds, status.left = now - status.began, counts.jobs
-        status.active, status.waiting = counts.ready, counts.waiting
+        status.active, status.waiting = counts.ready + counts.in_flight, counts.waiting
         status.in_flight, status.state = counts.in_flight, self._steering.state
         status.received = self.web.received
-        if now - self._measured >= BOUND_S:
+        if now - self._measured >= BOUND_S or (status.left and not status.left_s):
             status.left_s, self._measured = self.frontier.bound_s(), now
         return status
 
@@ -226,7 +226,9 @@ class Crawler:
         """An origin's rules are known: those who waited for them go on, before all others."""
         now, notes = self.clock(), file.work.notes
         rules, waited = self.gates.settle(file.origin, found, refusal, now)
-        self.jobs.asked_to_slow_down(url.host(file.origin), file, rules.crawl_delay_s() or 0.0)
+        host, delay_s = url.host(file.origin), rules.crawl_delay_s() or 0.0
+        delay_s = self.jobs.asked_to_slow_down(host, file, delay_s)
+        self.status.expect(host, (self.frontier.left(host) + len(waited)) * delay_s)
         if refusal not in OURS:
             since = self.gates.unreachable_since(file.origin)
             ago = None if since is None else datetime.timedelta(seconds=now - since)

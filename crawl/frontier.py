@@ -200,6 +200,11 @@ class Frontier(Generic[Job]):
         slot = self._hosts.get(host)
         return max(0.0, slot.free_at - now) if slot else 0.0
 
+    def left(self, host: str) -> int:
+        """How many jobs of a host no turn was given for yet."""
+        slot = self._hosts.get(host) or self._dropped.get(host)
+        return slot.left if slot else 0
+
     def hosts(self) -> Iterator[str]:
         """Hosts of which something is left. Nothing may be told while they are gone through."""
         yield from (name for name, slot in self._hosts.items() if slot.left)

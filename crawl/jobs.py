@@ -123,13 +123,15 @@ class Jobs:
             notes.tell(msgspec.structs.replace(notes.about(host), until=until))
         return wait_s
 
-    def asked_to_slow_down(self, host: str, job: Job, delay_s: float) -> None:
-        """A host's robots.txt has a Crawl-delay."""
+    def asked_to_slow_down(self, host: str, job: Job, delay_s: float) -> float:
+        """A host's robots.txt has a Crawl-delay, or none: 0; returns what of it counts."""
         delay_s = min(delay_s, self._config.max_delay_s)
-        if delay_s > self._config.min_delay_s:
-            self._frontier.slow(host, delay_s)
-            notes = job.work.notes
-            notes.tell(msgspec.structs.replace(notes.about(host), delay_s=delay_s))
+        if delay_s <= self._config.min_delay_s:
+            return 0.0
+        self._frontier.slow(host, delay_s)
+        notes = job.work.notes
+        notes.tell(msgspec.structs.replace(notes.about(host), delay_s=delay_s))
+        return delay_s
 
     def delay_s(self, work: Work, host: str) -> float:
         """The delay of a host, as far as it is known before it was asked."""

@@ -86,6 +86,12 @@ class Notes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
 
+def delays(folder: Path) -> dict[str, float]:
+    """The Crawl-delays that hosts told all crawls so far."""
+    paths = claims.overlapping(folder, ".hosts", claims.LOWEST, claims.HIGHEST)
+    return {note.host: note.delay_s for path in paths for note in _read(path) if note.delay_s}
+
+
 def _read(path: Path) -> Iterator[Note]:
     """The whole lines; the last may be torn by a kill."""
     for line in path.read_bytes().split(b"\n"):

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from crawl import claims, segments, warc
 from crawl.capture import NOTHING
-from crawl.claims import Held
+from crawl.claims import HIGHEST, LOWEST, Held
 from crawl.schema import OBSERVATIONS, Observation
 from crawl.segments import Damaged, Segment
 
-__all__ = ["Damaged", "Writer", "read", "recover"]
+__all__ = ["HIGHEST", "LOWEST", "Damaged", "Writer", "read", "recover"]
 
 SEGMENT_BYTES = 256 * 1024 * 1024
 SEGMENT_S = 600.0
@@ -33,7 +33,6 @@ SEGMENT_ROWS = 1 << 15
 BATCH_ROWS = 1 << 14
 SYNC_S = 2.0
 """Seconds of work that a machine's crash, not a process's, can lose."""
-LOWEST, HIGHEST = b"\x00" * 16, b"\xff" * 16
 
 
 def utc_now() -> datetime.datetime:
@@ -222,18 +221,25 @@ def recover(
         segments.sweep(place)
 
 
-def read(folder: Path, low: bytes = LOWEST, high: bytes = HIGHEST, *, label: str = "") -> pa.Table:
+def read(
+    folder: Path,
+    low: bytes = LOWEST,
+    high: bytes = HIGHEST,
+    *,
+    label: str = "",
+    columns: Sequence[str] = tuple(OBSERVATIONS.names),
+) -> pa.Table:
     """All rows of whole segments with an id in the range, both ends included, in no order; with
-    `label`, of the writers whose names begin so.
+    `label`, of the writers whose names begin so; with `columns`, some of them.
 
     Raises Damaged, naming the file, where one cannot be read.
     """
     tables = [
-        _read(path, [("link_id", ">=", low), ("link_id", "<=", high)])
+        _read(path, [("link_id", ">=", low), ("link_id", "<=", high)], list(columns))
         for path in claims.overlapping(folder, ".parquet", low, high)
         if claims.label_of(path).startswith(label)
     ]
-    return pa.concat_tables([OBSERVATIONS.empty_table(), *tables])
+    return pa.concat_tables([OBSERVATIONS.empty_table().select(list(columns)), *tables])
 
 
 def batches(folder: Path, columns: Sequence[str], *, label: str = "") -> Iterator[pa.RecordBatch]:
@@ -250,9 +256,9 @@ def batches(folder: Path, columns: Sequence[str], *, label: str = "") -> Iterato
         yield from segment.to_batches(BATCH_ROWS)
 
 
-def _read(path: Path, filters: list[tuple[str, str, bytes]]) -> pa.Table:
+def _read(path: Path, filters: list[tuple[str, str, bytes]], columns: list[str]) -> pa.Table:
     with _told(path):
-        return pq.read_table(path, schema=OBSERVATIONS, filters=filters)
+        return pq.read_table(path, schema=OBSERVATIONS, filters=filters, columns=columns)
 
 
 @contextlib.contextmanager

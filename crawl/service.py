@@ -27,7 +27,7 @@ LOOK_S = 1.0
 TURN_S = 0.2
 """Seconds between two looks whether a task is wanted back."""
 TASKS = 1024
-"""That one process can be expected to hold."""
+"""That one process holds at once, at most."""
 
 _LOCK = threading.Lock()
 _RUNNING: "dict[tuple[int, str], Service]" = {}
@@ -76,11 +76,14 @@ class Service:
 
     def __init__(self, config: CrawlConfig, ledger: Path, clock: Clock, now: Now) -> None:
         require_contact(config)
-        limits.require(config, ledger, TASKS)
+        limits.require(config, ledger, min(TASKS, config.shards))
         self.users = 0
         self.failure: BaseException | None = None
         self._config, self._ledger, self._clock, self._now = config, ledger, clock, now
         self._watch = steering.Watch(ledger.parent / steering.FILE)
+        self._rates = status.Rates()
+        self._ends: Exception | None = None
+        """Why nobody is asked any more."""
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._started: Future[tuple[asyncio.AbstractEventLoop, Crawler]] = Future()
         self._end: asyncio.Event | None = None
@@ -89,8 +92,8 @@ class Service:
         self._loop, self.crawler = self._started.result()
 
     def ask(self, work: Work, wanted_back: Callable[[], bool] = lambda: False) -> None:
-        """Has a task's jobs asked for; returns when all are settled. Raises Stopped, Released, or
-        what went wrong."""
+        """Has a task's jobs asked for; returns when all are settled. Raises Stopped, Released,
+        `limits.Short`, or what went wrong."""
         asked, released = self._begin(work), False
         try:
             while not wait([asked], TURN_S).done:
@@ -106,9 +109,7 @@ class Service:
         except CancelledError:
             raise self._why() from None
         if work.given_back:
-            if self._watch.now.state == "stop":
-                raise Stopped("stopped as asked; the next `webtext rebuild` goes on")
-            raise Released
+            raise self._ends or Released()
 
     def close(self) -> None:
         """Ends the crawler; what is in flight is let go."""
@@ -169,20 +170,40 @@ class Service:
                 for job in jobs:
                     job.cancel()
                 await asyncio.gather(*jobs, return_exceptions=True)
-                status.remove(self._ledger, self._name)
+                with contextlib.suppress(OSError):  # it is for who looks; why it ended is raised
+                    self._show(crawler, ended=True)
 
     async def _asked(self, work: Work) -> None:
-        work.released = self._watch.look().state == "stop"
+        self._look(self.crawler)
+        work.released = self._ends is not None
         await self.crawler.ask(work)
 
     async def _look_around(self, crawler: Crawler) -> None:
         """What the operator says, what the machine still has, how far it is: now and then."""
         while True:
-            said, left = self._watch.look(), limits.files_left()
-            crawler.steer(said, held=left is not None and left < limits.SPARE_FILES // 2)
-            if said.state == "stop":
-                crawler.release_all()
-            limits.require_space(self._config, self._ledger)
+            self._look(crawler)
             crawler.tick()
-            status.write(self._ledger, self._name, crawler.measure())
+            self._show(crawler)
             await asyncio.sleep(LOOK_S)
+
+    def _look(self, crawler: Crawler) -> None:
+        """What the operator says, and what the machine has, or has no more: then what is in flight
+        is ended, and all else given back."""
+        said, held = self._watch.look(), False
+        try:
+            limits.require_space(self._config, self._ledger)
+            held = limits.scarce(crawler.frontier.counts().in_flight)
+            if said.state == "stop":
+                raise Stopped("stopped as asked; the same command goes on")
+        except (limits.Short, Stopped) as error:
+            self._ends = self._ends or error
+        crawler.steer(said, held=held and not self._ends)
+        if self._ends:
+            crawler.release_all()
+
+    def _show(self, crawler: Crawler, *, ended: bool = False) -> None:
+        """How far it is, for who wants to know."""
+        measured = crawler.measure()
+        measured.complaint, measured.ended = self._watch.complaint, ended
+        self._rates.tell(measured)
+        status.write(self._ledger, self._name, measured)

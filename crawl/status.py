@@ -1,12 +1,13 @@
 """How far a crawl is: what one process counts, and the sum over all that work on a run.
 
-Each process writes what it counts into a file beside the ledger every second or two, whole; whoever
-wants to know adds up the files of those that live. The files of the dead are taken away.
+Each process writes what it counts into a file beside the ledger every second, whole, and once more
+when it ends; whoever wants to know adds them up. What was counted stays counted when a process
+ends or dies; what there is at the moment is of those that live.
 """
 
 import contextlib
-import os
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,11 @@ import msgspec
 FOLDER = ".crawls"
 STALE_S = 30.0
 """Seconds after which nobody writes a file of a process that lives."""
+RATE_S = 60.0
+"""Seconds that a rate is taken over."""
+COUNTED = ("pages", "received")
+SUMMED = ("left", "in_flight", "active", "waiting", "pages_per_s", "bytes_per_s")
+"""Of processes that live."""
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -27,6 +33,10 @@ class Status(msgspec.Struct, kw_only=True):
     received: int = 0
     """Bytes of bodies, as they came."""
     outcomes: Counter[str] = msgspec.field(default_factory=Counter)
+    pages_per_s: float = 0.0
+    """Over the last minute."""
+    bytes_per_s: float = 0.0
+    """The same."""
     left: int = 0
     in_flight: int = 0
     active: int = 0
@@ -34,11 +44,14 @@ class Status(msgspec.Struct, kw_only=True):
     waiting: int = 0
     """Hosts that are left alone until their delay has passed."""
     bound_s: float = 0.0
-    """What politeness alone takes: of the longest host, as it was known when the crawl began."""
+    """What politeness alone takes: of the longest host, by what is known of its delay."""
     longest: str = ""
     left_s: float = 0.0
     """The same, of what is left."""
     state: str = "run"
+    complaint: str = ""
+    """Why what the operator says cannot be read."""
+    ended: bool = False
 
     def count(self, outcome: str) -> None:
         """A link has an outcome."""
@@ -50,6 +63,31 @@ class Status(msgspec.Struct, kw_only=True):
         if needs_s > self.bound_s:
             self.bound_s, self.longest = needs_s, host
 
+    def eta_s(self) -> float | None:
+        """Seconds that what is left takes: as politeness has it, or at the present rate, whichever
+        is more; None where nothing tells."""
+        if self.left and not self.pages_per_s:
+            return None
+        return max(self.left_s, self.left / self.pages_per_s if self.left else 0.0)
+
+
+class Rates:
+    """What came within the last minute, by the second."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int, int]] = deque()
+
+    def tell(self, status: Status) -> None:
+        """Takes what a process counts now, and tells it its rates."""
+        now = status.seconds
+        self._seen.append((now, status.pages, status.received))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - RATE_S:
+            self._seen.popleft()
+        since, pages, received = self._seen[0]
+        if now > since:
+            status.pages_per_s = (status.pages - pages) / (now - since)
+            status.bytes_per_s = (status.received - received) / (now - since)
+
 
 def write(folder: Path, name: str, status: Status) -> None:
     """Puts the file of one process in its place, whole."""
@@ -60,43 +98,54 @@ def write(folder: Path, name: str, status: Status) -> None:
     hidden.rename(folder / f"{name}.json")
 
 
-def remove(folder: Path, name: str) -> None:
-    """The process has ended."""
-    (folder / FOLDER / f"{name}.json").unlink(missing_ok=True)
+def clear(folder: Path) -> None:
+    """Takes away what earlier crawls told; none may be under way."""
+    for path in (folder / FOLDER).glob("*"):
+        path.unlink(missing_ok=True)
 
 
 def total(folder: Path, now: float) -> Status | None:
-    """All processes at work together; None where there is none. `now`: seconds since 1970."""
-    found = [status for path in _files(folder) if (status := _read(path, now)) is not None]
-    if not found:
-        return None
-    longest = max(found, key=lambda one: one.bound_s)
+    """All processes together, since the crawl began; None where none lives. `now`: seconds since
+    1970."""
+    found = told(folder, now)
+    return None if found.ended else found
+
+
+def told(folder: Path, now: float) -> Status:
+    """The same, of those too that have ended."""
+    every = list(_read(folder, now))
+    return _added(every, [one for one in every if not one.ended])
+
+
+def _added(every: list[Status], living: list[Status]) -> Status:
+    longest = max(every, key=lambda one: one.bound_s, default=Status())
     outcomes: Counter[str] = Counter()
-    for one in found:
+    for one in every:
         outcomes.update(one.outcomes)
-    added = {
-        name: sum(getattr(one, name) for one in found)
-        for name in ("pages", "received", "left", "in_flight", "active", "waiting")
-    }
+    counted = {name: sum(getattr(one, name) for one in every) for name in COUNTED}
+    summed = {name: sum(getattr(one, name) for one in living) for name in SUMMED}
     return Status(
-        **added,
+        **counted,
+        **summed,
         outcomes=outcomes,
-        seconds=max(one.seconds for one in found),
+        seconds=max((one.seconds for one in every), default=0.0),
         bound_s=longest.bound_s,
         longest=longest.longest,
-        left_s=max(one.left_s for one in found),
-        state=longest.state,
+        left_s=max((one.left_s for one in living), default=0.0),
+        state=max((one.state for one in living), key=_weight, default="run"),
+        complaint=next((one.complaint for one in living if one.complaint), ""),
+        ended=not living,
     )
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted((folder / FOLDER).glob("[!.]*.json"))
+def _weight(state: str) -> int:
+    """A process that has not looked yet does not speak for those that have."""
+    return ("run", "pause", "stop").index(state)
 
 
-def _read(path: Path, now: float) -> Status | None:
-    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-        if os.stat(path).st_mtime < now - STALE_S:  # noqa: PTH116
-            path.unlink()
-            return None
-        return msgspec.json.decode(path.read_bytes(), type=Status)
-    return None
+def _read(folder: Path, now: float) -> Iterator[Status]:
+    for path in sorted((folder / FOLDER).glob("[!.]*.json")):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            status = msgspec.json.decode(path.read_bytes(), type=Status)
+            status.ended = status.ended or path.stat().st_mtime < now - STALE_S
+            yield status

@@ -1,31 +1,30 @@
 """What the operator says while a crawl runs: pause, stop, hosts that are not to be asked, a bound.
 
-It stands in a file beside the ledger, `crawl.toml`, which is looked at again every few seconds. A
-file that cannot be read changes nothing: the last one that could goes on to hold, and is told.
+It stands in a file in the run's root, `crawl.toml`, which is looked at again every second. A file
+that cannot be read changes nothing: the last one that could goes on to hold.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import msgspec
+from msgspec import Meta
 
 from crawl import url
 from crawl.schema import BadInput
 
 FILE = "crawl.toml"
-LOOK_S = 2.0
-"""Seconds between two looks."""
+HEAD = "# What the operator says to the crawl; `webtext steer` writes it, and you may."
 HOST = re.compile(r"(?:\*\.)?[a-z0-9_.-]+")
 
 State = Literal["run", "pause", "stop"]
 
 
-class Steering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Steering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """The file's content."""
 
     state: State = "run"
@@ -39,23 +38,58 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow: tuple[str, ...] = ()
     """Where it names any, only these are asked; `deny` has the last word."""
 
-    max_bytes_per_s: int | None = None
+    max_bytes_per_s: Annotated[int, Meta(ge=0)] | None = None
     """Instead of `crawl.max_bytes_per_s`; 0: no bound."""
 
     def __post_init__(self) -> None:
-        for key in ("deny", "allow"):
-            for pattern in getattr(self, key):
-                _matcher(pattern)
+        self._denied  # noqa: B018  -- what is no pattern is told now
+        self._allowed  # noqa: B018
 
     def denies(self, target: str) -> bool:
         """Whether a URL is not to be asked."""
-        if self.allow and not _any(self.allow, target):
+        if self.allow and not self._allowed.fits(url.host(target), target):
             return True
         return self.shuts(target)
 
     def shuts(self, target: str) -> bool:
         """Whether `deny` names a URL, such as that of a robots.txt, which `allow` need not."""
-        return _any(self.deny, target)
+        return bool(self.deny) and self._denied.fits(url.host(target), target)
+
+    @cached_property
+    def _denied(self) -> "Patterns":
+        return Patterns.of(self.deny)
+
+    @cached_property
+    def _allowed(self) -> "Patterns":
+        return Patterns.of(self.allow)
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """A list of patterns, made ready: to look a host up costs the same in a long one."""
+
+    hosts: frozenset[str]
+    domains: frozenset[str]
+    """With all below them."""
+    addresses: re.Pattern[str] | None
+
+    @classmethod
+    def of(cls, patterns: Sequence[str]) -> Self:
+        """Raises ValueError for what is no pattern."""
+        for pattern in patterns:
+            _require(pattern)
+        begins = [re.escape(one).replace(r"\*", ".*") for one in patterns if "://" in one]
+        return cls(
+            frozenset(one for one in patterns if "://" not in one and not one.startswith("*.")),
+            frozenset(one[2:] for one in patterns if one.startswith("*.")),
+            re.compile("|".join(begins), re.DOTALL) if begins else None,
+        )
+
+    def fits(self, host: str, target: str) -> bool:
+        """Whether one of them means this URL, which stands at this host."""
+        if host in self.hosts or (self.domains and any(up in self.domains for up in _above(host))):
+            return True
+        return self.addresses is not None and self.addresses.match(target) is not None
 
 
 @dataclass
@@ -64,22 +98,18 @@ class Watch:
 
     path: Path
     now: Steering = field(default_factory=Steering)
-    seen: tuple[int, int] | None = None
+    complaint: str = ""
+    """Why the file cannot be read, since it cannot."""
+    seen: tuple[int, ...] = ()
 
     def look(self) -> Steering:
         """What the file says."""
         try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            self.now, self.seen = Steering(), None
-            return self.now
-        mark = stat.st_mtime_ns, stat.st_size
-        if mark != self.seen:
-            self.seen = mark
-            try:
-                self.now = read(self.path)
-            except BadInput as error:
-                logging.getLogger(__name__).warning("%s; what it said before holds", error)
+            mark = _mark(self.path)
+            if mark != self.seen:
+                self.now, self.complaint, self.seen = read(self.path), "", mark
+        except BadInput as error:
+            self.complaint, self.seen = f"{error}; what it said before holds", mark
         return self.now
 
 
@@ -89,13 +119,15 @@ def read(path: Path) -> Steering:
         return msgspec.toml.decode(path.read_bytes(), type=Steering)
     except FileNotFoundError:
         return Steering()
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise BadInput(f"{path}: {error}") from error
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def write(path: Path, steering: Steering) -> None:
     """Puts the file in its place, whole."""
-    lines = [f'state = "{steering.state}"']
+    lines = [HEAD, f'state = "{steering.state}"']
     for key in ("deny", "allow"):
         if patterns := getattr(steering, key):
             lines.append(f"{key} = {msgspec.json.encode(patterns).decode()}")
@@ -107,24 +139,27 @@ def write(path: Path, steering: Steering) -> None:
     hidden.rename(path)
 
 
-def _any(patterns: Sequence[str], target: str) -> bool:
-    host = url.host(target)
-    return any(_fits(pattern, host, target) for pattern in patterns)
+def _mark(path: Path) -> tuple[int, ...]:
+    """What tells a change of a file; the same while there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _fits(pattern: str, host: str, target: str) -> bool:
-    return _matcher(pattern).match(target if "://" in pattern else host) is not None
+def _above(host: str) -> list[str]:
+    """A host, and the domains above it."""
+    labels = host.split(".")
+    return [".".join(labels[place:]) for place in range(len(labels))]
 
 
-@lru_cache(maxsize=4096)
-def _matcher(pattern: str) -> re.Pattern[str]:
-    """Raises ValueError for what is no pattern."""
+def _require(pattern: str) -> None:
+    """ValueError for what is no pattern."""
     if "://" in pattern:
         if not pattern.startswith(("http://", "https://")):
             raise ValueError(f"{pattern!r} is not a host, `*.` and a host, or an http(s) address")
-        return re.compile(re.escape(pattern).replace(r"\*", ".*"), re.DOTALL)
-    if not HOST.fullmatch(pattern):
+        if not (named := pattern.split("/")[2]) or named != named.lower():
+            raise ValueError(f"{pattern!r} names no host in lower case")
+    elif not HOST.fullmatch(pattern):
         raise ValueError(f"{pattern!r} is not a host in lower case ASCII, as a-b.org or *.a-b.org")
-    name = re.escape(pattern.removeprefix("*."))
-    below = r"(?:.*\.)?" if pattern.startswith("*.") else ""
-    return re.compile(f"{below}{name}$")

@@ -19,6 +19,8 @@ import click
 
 import crawl.schema
 import training.config
+from crawl.limits import Short
+from crawl.service import Stopped
 from pipeline import config as settings
 from pipeline import launch, make
 from pipeline import status as statuses
@@ -100,8 +102,40 @@ def status(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: webtext status recipes/demo.toml
     """
-    rows = statuses.rows(settings.load(recipe, overrides))
-    click.echo(json.dumps(rows, indent=1) if as_json else statuses.table(rows))
+    read = settings.load(recipe, overrides)
+    rows = statuses.rows(read)
+    shown = "\n".join([statuses.table(rows), *statuses.crawl(read)])
+    click.echo(json.dumps(rows, indent=1) if as_json else shown)
+
+
+@webtext.command()
+@click.argument("recipe", type=click.Path())
+@click.argument("words", nargs=-1, metavar="[pause|go|stop] [KEY=VALUE]...")
+@click.option("--deny", multiple=True, metavar="PATTERN", help="Ask it no more. Repeatable.")
+@click.option("--allow", multiple=True, metavar="PATTERN", help="Ask these alone. Repeatable.")
+@click.option("--forget", multiple=True, metavar="PATTERN", help="Take it off both lists.")
+@click.option("--max-bytes-per-s", metavar="N", help="0: no bound; `recipe`: as the recipe says.")
+def steer(
+    recipe: str,
+    words: tuple[str, ...],
+    deny: tuple[str, ...],
+    allow: tuple[str, ...],
+    forget: tuple[str, ...],
+    max_bytes_per_s: str | None,
+) -> None:
+    """Pause, stop or go on with a crawl; whom to ask. Without a word: what holds.
+
+    A PATTERN is a host (example.com), all at and below it (*.example.com), or how addresses begin
+    (https://example.com/a/).
+
+    Example: webtext steer recipes/webtext.toml pause --deny '*.example.com'
+    """
+    from pipeline import steer as steers
+
+    said = [word for word in words if "=" not in word]
+    read = settings.load(recipe, [word for word in words if "=" in word])
+    asked = steers.asked(said, deny, allow, forget, max_bytes_per_s)
+    click.echo("\n".join(steers.steered(read, asked)))
 
 
 @webtext.command()
@@ -237,6 +271,11 @@ def verdict(error: BaseException) -> tuple[str | None, int]:
     cause = error.cause if isinstance(error, TaskFailed) else error
     if isinstance(cause, BAD_INPUT):
         return str(cause), 2
+    if isinstance(cause, (Stopped, Short)):
+        return str(cause), 1
+    if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+        text = "raise the limit (ulimit -n), or lower crawl.connections or crawl.shards"
+        return f"too many files are open: {text}; then run the same command again", 1
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" ({cause.filename})" if cause.filename else ""
         return f"the disk is full{where}; free some space, then run the same command again", 1

@@ -6,11 +6,14 @@ from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
 
+import click
 import msgspec
 
-from crawl import service
+from crawl import limits, service, steering
+from crawl import status as crawled
 from pipeline import config as settings
-from pipeline import lease, manifest, progress, state, status
+from pipeline import crawling, lease, manifest, progress, state, status
+from pipeline.bounded import Bounded
 from pipeline.config import Config
 from pipeline.failures import BadInput
 from pipeline.local import Local
@@ -43,6 +46,7 @@ def make(
             if entry.reasons and entry.status != "whole":
                 yield f"{entry.stage.makes} is made anew: {', '.join(entry.reasons)}"
         if any(entry.status != "whole" for entry in states.values()):
+            ledger = _ready_to_crawl(root, config, states, address)
             reading = {
                 name: partial(state.bytes_read, entry)
                 for name, entry in states.items()
@@ -50,8 +54,11 @@ def make(
             }
             with (
                 _executor(address, local, config.workers) as executor,
-                progress.datasets(reading) as tell,
+                progress.datasets(reading, ledger) as tell,
             ):
+                if ledger:
+                    links = states["links"].dataset
+                    executor = Bounded(executor, ledger, config.crawl, links)
                 rebuild(planned, root, shards, executor, tell)
         else:
             rebuild(planned, root, shards, Local(), lambda *_: None)
@@ -63,6 +70,25 @@ def make(
     if until is None:
         hashes = {name: entry.dataset.manifest.set_hash for name, entry in found.items()}
         yield f"root hash {manifest.root_hash(hashes)}"
+
+
+def _ready_to_crawl(
+    root: Path, config: Config, states: Mapping[str, state.State], address: str | None
+) -> Path | None:
+    """Sees to it that the web can be asked, where it will be; the ledger's folder then. An earlier
+    word to stop is taken back, one to pause is told. Raises BadInput, `limits.Short`."""
+    if not config.crawl.live or states.get("pages") is None or states["pages"].status == "whole":
+        return None
+    ledger, path = root / "observations", root / steering.FILE
+    said = steering.read(path)
+    if address is None:  # elsewhere, who asks looks
+        limits.require(config.crawl, ledger)
+    crawled.clear(ledger)
+    if said.state == "stop":
+        steering.write(path, msgspec.structs.replace(said, state="run"))
+    if said.state == "pause":
+        click.echo(f"{path}: {crawling.STATES['pause']}", err=True)
+    return ledger
 
 
 def _faults(entry: state.State) -> Iterator[str]:

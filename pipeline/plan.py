@@ -203,6 +203,7 @@ def _asked(config: Config, observations: str) -> tuple[Step, ...]:
             schema=rounds.HANDED,
             scatter="owner_id",
             each=("links",),
+            after=("links",),  # what politeness takes is told before anybody is asked
             together=service.TASKS,
         )
         for run in (_ask, _follow)

@@ -1,15 +1,16 @@
-"""What a person sees while work runs: bars on a terminal, else a line a dataset."""
+"""What a person sees while work runs: bars on a terminal, else a line a dataset; of a crawl what
+its processes tell, live on a terminal, else a line a minute."""
 
 import datetime
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -18,7 +19,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from crawl import status
+from crawl.status import Status
+from pipeline import crawling
 from pipeline.store import size
 
 LOOK_S = 0.5
@@ -32,12 +37,50 @@ Read = Callable[[], tuple[int, int]]
 """How many bytes of its leaves a dataset has read, of how many."""
 
 
+class Bars(Progress):
+    """Bars, and below them what a crawl does now."""
+
+    crawl: Status | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield from super().get_renderables()
+        if self.crawl:
+            for place, told in enumerate(crawling.lines(self.crawl)):
+                yield Text(f"{'' if place else 'crawl':9}{told}", no_wrap=True, overflow="ellipsis")
+
+
+class Crawl:
+    """What is told of the crawl whose ledger is in a folder; looked at now and then."""
+
+    def __init__(self, ledger: Path, bars: Bars) -> None:
+        self._ledger, self._bars = ledger, bars
+        self._told_at: float | None = None
+        self._told = Status()
+
+    def look(self, now: float) -> None:
+        """Shows how it stands. `now`: seconds since 1970."""
+        found = self._bars.crawl = status.total(self._ledger, now)
+        if found is None:
+            return
+        if found.state != self._told.state:
+            click.echo(crawling.STATES[found.state], err=True)
+        if found.complaint and found.complaint != self._told.complaint:
+            click.echo(found.complaint, err=True)
+        self._told = found
+        self._told_at = self._told_at or now
+        if not self._bars.console.is_terminal and now - self._told_at >= LINE_S:
+            self._told_at = now
+            click.echo(crawling.line(found), err=True)
+
+
 @contextmanager
 def datasets(
-    reading: Mapping[str, Read] | None = None,
+    reading: Mapping[str, Read] | None = None, ledger: Path | None = None
 ) -> Iterator[Callable[[str, int, int], None]]:
     """A function to be told (dataset, tasks done, tasks in all). Of datasets in `reading` the bytes
-    are shown that they have read, and how long the rest will take."""
+    are shown that they have read, and how long the rest will take; of the crawl that writes to
+    `ledger`, how it goes."""
     with _bars() as bars:
         ids: dict[str, TaskID] = {}
 
@@ -48,13 +91,14 @@ def datasets(
             if done == total and not bars.console.is_terminal:
                 click.echo(f"{name}: whole", err=True)
 
-        with _followed(bars, reading or {}):
+        with _followed(bars, reading or {}, ledger):
             yield tell
 
 
 @contextmanager
-def _followed(bars: Progress, reading: Mapping[str, Read]) -> Iterator[None]:
-    """A thread looks how far the readers are, while the block runs."""
+def _followed(bars: Bars, reading: Mapping[str, Read], ledger: Path | None) -> Iterator[None]:
+    """A thread looks how far the readers and the crawl are, while the block runs."""
+    crawl = Crawl(ledger, bars) if ledger else None
     ended = threading.Event()
     started = time.monotonic()
     begun: dict[str, int] = {}
@@ -62,6 +106,8 @@ def _followed(bars: Progress, reading: Mapping[str, Read]) -> Iterator[None]:
     last = dict.fromkeys(reading, started)
 
     def look() -> None:
+        if crawl:
+            crawl.look(time.time())
         for name, read in reading.items():
             done, total = read()
             # Not before the first look: what other generations gave is taken over by then.
@@ -133,10 +179,10 @@ def _show(bars: Progress, bar: TaskID, metrics: Path) -> None:
         )
 
 
-def _bars() -> Progress:
+def _bars() -> Bars:
     # Not rich's own guess: FORCE_COLOR would draw bars into a file.
     console = Console(stderr=True, force_terminal=sys.stderr.isatty())
-    return Progress(
+    return Bars(
         TextColumn("{task.description:24}"),
         BarColumn(),
         TextColumn("{task.fields[amount]}"),

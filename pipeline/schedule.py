@@ -116,5 +116,5 @@ def needs(task: Task) -> Iterator[Group]:
     step = task.step
     for name in step.each:
         yield name, MAIN, None if task.inputs[name].scattered else task.index
-    for name in dict.fromkeys((*step.whole, *step.lookup)):
+    for name in dict.fromkeys((*step.whole, *step.lookup, *step.after)):
         yield name, MAIN, None

@@ -98,6 +98,9 @@ class Step:
     """Datasets every task reads from end to end, as an iterator of batches."""
     lookup: tuple[str, ...] = ()
     """Datasets handed in as a function: (ids, columns) -> table of those rows, sorted by id."""
+    after: tuple[str, ...] = ()
+    """Datasets, of those above, that must be whole before the first task begins, although a task
+    reads its own id range alone."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Columns to read of a dataset, where not all are needed."""
     gather: bool = False

@@ -1,10 +1,12 @@
-"""How far each dataset of a recipe is: the rows and the table of `webtext status`."""
+"""How far each dataset of a recipe is, and the crawl while it runs: `webtext status`."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import state
+from crawl import status as crawled
+from pipeline import crawling, state
 from pipeline.config import Config
 from pipeline.plan import plan
 from pipeline.state import State
@@ -12,8 +14,20 @@ from pipeline.store import size
 
 
 def rows(config: Config) -> list[dict[str, Any]]:
-    """One row for each dataset of the recipe."""
-    return rows_of(state.inspect(plan(config), Path(config.root), config.crawl.shards))
+    """One row for each dataset of the recipe; that of `pages` says how a crawl stands."""
+    root = Path(config.root)
+    found = rows_of(state.inspect(plan(config), root, config.crawl.shards))
+    now = crawled.total(root / "observations", time.time())
+    return [row | {"crawl": crawling.plain(now) if row["dataset"] == "pages" else None}
+            for row in found]  # fmt: skip
+
+
+def crawl(config: Config) -> list[str]:
+    """How a crawl stands that runs now, by lines; none where none runs."""
+    now = crawled.total(Path(config.root) / "observations", time.time())
+    if now is None:
+        return []
+    return [crawling.line(now), *([now.complaint] if now.complaint else [])]
 
 
 def rows_of(states: Mapping[str, State]) -> list[dict[str, Any]]:
