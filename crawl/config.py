@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -213,6 +214,12 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             _check_resolve(pattern, address)
         if self.since and self.until and self.since > self.until:
             raise ValueError(f"since: {self.since} is after until, {self.until}")
+        _check_network(self)
+        if self.min_delay_s > self.max_delay_s:
+            raise ValueError(
+                f"min_delay_s: {self.min_delay_s:g} is more than max_delay_s, {self.max_delay_s:g}"
+            )
+        _check_retry(self.retry)
         _check_subreddits("subreddits", self.subreddits)
         _check_subreddits("refused_subreddits", self.refused_subreddits)
         _check_domains("refused_domains", self.refused_domains)
@@ -245,6 +252,47 @@ def _check_user_agent(agent: str) -> None:
         raise ValueError(f"user_agent must not pose as {product.group()}: say who you are")
     if not CONTACT.search(agent):
         raise ValueError("user_agent must hold a contact: an http(s) address or a mail address")
+
+
+def _check_network(config: CrawlConfig) -> None:
+    if config.proxy is not None and not _is_proxy(config.proxy):
+        raise ValueError(f"proxy: {config.proxy!r} is not http://host:port of an HTTP proxy")
+    for server in config.name_servers:
+        if not (_is_address(server) or _is_ip(server)):
+            raise ValueError(
+                f"name_servers: {server!r} is not an IP address, as 9.9.9.9 or [2620:fe::fe]:53"
+            )
+    for key, folder in (("journal", config.journal), ("archive_base", config.archive_base)):
+        if folder is not None and not folder.strip():
+            raise ValueError(f"{key}: is empty; name a folder, or leave it out")
+    if config.journal and "://" in config.journal:
+        raise ValueError(f"journal: {config.journal!r} is no folder on the machine's own disk")
+
+
+def _is_proxy(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        told = bool(parts.hostname) and bool(parts.port)
+    except ValueError:
+        return False
+    return told and parts.scheme == "http" and parts.path in ("", "/") and not parts.query
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_retry(outcomes: tuple[PageOutcome, ...]) -> None:
+    if PageOutcome.OK in outcomes:
+        raise ValueError(
+            "retry: 'ok' is what others are asked again for: a page that was had stays"
+        )
+    if PageOutcome.NOT_ARCHIVED in outcomes:
+        raise ValueError("retry: 'not_archived' is no answer of the web: set live = true")
 
 
 def _check_subreddits(key: str, names: tuple[str, ...]) -> None:

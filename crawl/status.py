@@ -32,7 +32,7 @@ class Status(msgspec.Struct, kw_only=True):
     """Links that have an outcome."""
     received: int = 0
     """Bytes of bodies, as they came."""
-    outcomes: Counter[str] = msgspec.field(default_factory=Counter)
+    outcomes: dict[str, int] = {}
     pages_per_s: float = 0.0
     """Over the last minute."""
     bytes_per_s: float = 0.0
@@ -56,7 +56,7 @@ class Status(msgspec.Struct, kw_only=True):
     def count(self, outcome: str) -> None:
         """A link has an outcome."""
         self.pages += 1
-        self.outcomes[str(outcome)] += 1
+        self.outcomes[str(outcome)] = self.outcomes.get(str(outcome), 0) + 1
 
     def expect(self, host: str, needs_s: float) -> None:
         """A host cannot be asked for all that is wanted of it in less."""
@@ -122,12 +122,13 @@ def _added(every: list[Status], living: list[Status]) -> Status:
     outcomes: Counter[str] = Counter()
     for one in every:
         outcomes.update(one.outcomes)
+    most_first = dict(outcomes.most_common())
     counted = {name: sum(getattr(one, name) for one in every) for name in COUNTED}
     summed = {name: sum(getattr(one, name) for one in living) for name in SUMMED}
     return Status(
         **counted,
         **summed,
-        outcomes=outcomes,
+        outcomes=most_first,
         seconds=max((one.seconds for one in every), default=0.0),
         bound_s=longest.bound_s,
         longest=longest.longest,
@@ -145,7 +146,7 @@ def _weight(state: str) -> int:
 
 def _read(folder: Path, now: float) -> Iterator[Status]:
     for path in sorted((folder / FOLDER).glob("[!.]*.json")):
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(FileNotFoundError):  # a rebuild begins
             status = msgspec.json.decode(path.read_bytes(), type=Status)
             status.ended = status.ended or path.stat().st_mtime < now - STALE_S
             yield status

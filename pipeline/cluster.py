@@ -31,8 +31,9 @@ MEMORY_SHARE = 0.8
 """A task never asks for more of the largest node's memory: it would wait for ever."""
 SHARED_SHARE = 0.5
 """Of a node's memory, for processes that tasks share: the rest is for those that compute."""
-GRACE_S = 20.0
-"""To stop at a whole place, for tasks that run together, when all ends early."""
+GRACE_S = 45.0
+"""To stop at a whole place, for tasks that run together, when all ends early: longer than what they
+wait for takes."""
 
 
 @contextmanager

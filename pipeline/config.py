@@ -141,12 +141,14 @@ def _placed(config: Config) -> Config:
     root = _absolute("root", config.root)
     _standing(Path(root))
     crawl, ca_file, compared = config.crawl, config.crawl.ca_file, config.compare_domains
+    journal = crawl.journal
     crawl = structs.replace(
         crawl,
         submissions=tuple(_absolute("crawl.submissions", path) for path in crawl.submissions),
         archives=tuple(_absolute("crawl.archives", path) for path in crawl.archives),
         archive_base=_absolute("crawl.archive_base", crawl.archive_base),
         ca_file=_absolute("crawl.ca_file", ca_file) if ca_file else None,
+        journal=_absolute("crawl.journal", journal) if journal else None,
     )
     compared = _absolute("compare_domains", compared) if compared else None
     return structs.replace(config, root=root, compare_domains=compared, crawl=crawl)

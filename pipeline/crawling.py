@@ -37,7 +37,7 @@ def before(bound: Bound) -> str:
         return f"{told}: nobody is asked"
     return (
         f"{told}, at least {lasting(bound.seconds)} by politeness: "
-        f"{bound.host}, {bound.pages:,} pages x {bound.delay_s:,.3g} s"
+        f"{bound.host}, {bound.pages:,} pages x {_delay(bound.delay_s)} s"
     )
 
 
@@ -80,12 +80,16 @@ def plain(now: Status | None) -> dict[str, Any] | None:
         "hosts_active": now.active,
         "hosts_waiting": now.waiting,
         "in_flight": now.in_flight,
-        "outcomes": dict(now.outcomes.most_common()),
+        "outcomes": now.outcomes,
         "seconds": round(now.seconds, 1),
         "eta_s": None if (eta_s := now.eta_s()) is None else round(eta_s, 1),
         "politeness_left_s": round(now.left_s, 1),
         "complaint": now.complaint or None,
     }
+
+
+def _delay(seconds: float) -> str:
+    return f"{seconds:,.1f}" if seconds >= 0.1 or not seconds else f"{seconds:.2g}"
 
 
 def _left(now: Status) -> str:
@@ -96,5 +100,5 @@ def _left(now: Status) -> str:
 
 
 def _outcomes(now: Status) -> str:
-    told = [f"{name} {count:,}" for name, count in now.outcomes.most_common()]
+    told = [f"{name} {count:,}" for name, count in now.outcomes.items()]
     return ", ".join(told) or "no outcome yet"
