@@ -31,7 +31,11 @@ def require(soft: int, hard: int, connections: int, tasks: int) -> str:
     """What a process with these limits of files is told."""
     words = [str(one) for one in (soft, hard, connections, tasks)]
     done = subprocess.run(
-        [sys.executable, "-c", REQUIRE, *words], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", REQUIRE, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     return done.stdout.strip()
 
@@ -57,7 +61,9 @@ def test_a_nearly_full_disk_is_told_with_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "made" / "yet"
     with pytest.raises(limits.Short) as raised:
         limits.require(config, folder)
-    assert str(raised.value).startswith(f"{folder}: less than crawl.min_free_gb = 1e+09 GB are free")
+    assert str(raised.value).startswith(
+        f"{folder}: less than crawl.min_free_gb = 1e+09 GB are free"
+    )
     limits.require_space(CrawlConfig(min_free_gb=0), folder)
 
 

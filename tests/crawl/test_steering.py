@@ -51,7 +51,9 @@ def test_nobody_is_denied_where_nothing_is_said_and_deny_has_the_last_word() -> 
     assert both.denies("https://b.a.org/") and both.denies("https://c.org/")
 
 
-@given(st.lists(PATTERNS), st.sampled_from(["https://a.org/p/1", "http://b.a.org/", "http://c.net/"]))
+@given(
+    st.lists(PATTERNS), st.sampled_from(["https://a.org/p/1", "http://b.a.org/", "http://c.net/"])
+)
 def test_a_list_means_what_any_of_its_patterns_means(patterns: list[str], target: str) -> None:
     alone = [Steering(deny=(one,)).denies(target) for one in patterns]
     assert Steering(deny=tuple(patterns)).denies(target) is any(alone)
