@@ -30,16 +30,18 @@ from crawl.addresses import (
     pinned,
 )
 from crawl.config import CrawlConfig
-from crawl.names import Names
+from crawl.names import FAMILIES, Names
 from crawl.schema import BadInput, PageOutcome
 from crawl.warc import Answer, Exchange, Request
 
 ACCEPT = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1"
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 MAX_HEADER_BYTES = 64 * 1024
+SECRET = "proxy-authorization"
 GRACE_S = 10.0
 """Seconds of an answer before its rate counts."""
 PASSING = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TIMEOUT, PageOutcome.PROTOCOL_ERROR})
+PROXY_AUTHENTICATION = 407
 
 LOCAL_FAULTS = frozenset(
     {
@@ -64,16 +66,20 @@ Wanted = Callable[[Answer], bool]
 class Failure(Exception):
     """No answer, or none that could be read."""
 
-    def __init__(self, outcome: PageOutcome, *, connected: bool = True) -> None:
-        """`connected`: False where no connection was made, so that no server failed."""
+    def __init__(
+        self, outcome: PageOutcome, *, connected: bool = True, nobody: bool = False
+    ) -> None:
+        """`connected`: False where no connection was made, so that no server failed. `nobody`:
+        there is no such host."""
         super().__init__(outcome.value)
         self.outcome = outcome
         self.connected = connected
-
-    @property
-    def passing(self) -> bool:
+        self.passing = outcome in PASSING and not nobody
         """Whether another attempt may go better."""
-        return self.outcome in PASSING
+
+
+class ProxyRefuses(OSError):
+    """The recipe's proxy lets nobody through: no word about any host."""
 
 
 class _BrokenOff(aiohttp.ClientError):
@@ -143,7 +149,7 @@ def _client(
         ssl=trust,
         resolver=names,
         use_dns_cache=False,  # the resolver has its own
-        socket_factory=functools.partial(_socket, allowed),
+        socket_factory=functools.partial(_socket, allowed, FAMILIES[config.ip]),
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -164,11 +170,14 @@ def _client(
     )
 
 
-def _socket(allowed: frozenset[tuple[str, int]], info: Any) -> socket.socket:
+def _socket(allowed: frozenset[tuple[str, int]], version: int, info: Any) -> socket.socket:
     # The last look, at the very address: aiohttp asks no resolver about a literal one.
     family, kind, proto, _, (address, port, *_) = info
-    if (address, port) not in allowed and not is_public(address):
-        raise PrivateAddress(f"{address} is an address of a private network")
+    if (address, port) not in allowed:
+        if not is_public(address):
+            raise PrivateAddress(f"{address} is an address of a private network")
+        if version not in (socket.AF_UNSPEC, family):
+            raise OSError(errno.EAFNOSUPPORT, "crawl.ip: is not a version to ask by", address)
     return socket.socket(family, kind, proto)
 
 
@@ -193,13 +202,16 @@ async def ask(
             web.client.get(asked, allow_redirects=False, proxy=config.proxy) as response,
         ):
             answer = _answer(response)
+            if config.proxy and answer.status == PROXY_AUTHENTICATION:
+                raise ProxyRefuses(f"crawl.proxy: {config.proxy}: wants to know who you are")
             body, truncated = await _body(web, response, answer, most, wanted)
     except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
         if _is_ours(error):
             raise
         unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
-        connected = not isinstance(error, unconnected | socket.gaierror)
-        raise Failure(_outcome(error), connected=connected) from error
+        unconnected |= socket.gaierror | aiohttp.ClientHttpProxyError
+        connected, nobody = not isinstance(error, unconnected), _is_nobody(error)
+        raise Failure(_outcome(error), connected=connected, nobody=nobody) from error
     version = response.version or aiohttp.HttpVersion11
     protocols = [f"http/{version.major}.{version.minor}"]
     if met and met[-1][2]:
@@ -220,10 +232,19 @@ def _is_ours(error: BaseException) -> bool:
     ledger would repeat it for ever."""
     if isinstance(error, _BrokenOff) and error.__cause__:
         return _is_ours(error.__cause__)
+    if isinstance(error, aiohttp.ClientProxyConnectionError | ProxyRefuses):
+        return True
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.status == PROXY_AUTHENTICATION
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if not isinstance(cause, OSError):
         return False
     return cause.errno in LOCAL_FAULTS or (cause.errno in FAULTS_OFFLINE and is_offline())
+
+
+def _is_nobody(error: BaseException) -> bool:
+    """Whether a name server says that there is no such host."""
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
 
 
 def _trust(config: CrawlConfig) -> ssl.SSLContext:
@@ -290,7 +311,9 @@ def _text(raw: bytes) -> str:
 def _request(response: aiohttp.ClientResponse) -> Request:
     info = response.request_info
     line = f"{info.method} {info.url.raw_path_qs} HTTP/1.1"
-    return Request(line, tuple((name, value) for name, value in info.headers.items()))
+    # but for the password of a proxy, which is nobody's business
+    told = ((name, value) for name, value in info.headers.items() if name.lower() != SECRET)
+    return Request(line, tuple(told))
 
 
 def _outcome(error: BaseException) -> PageOutcome:
@@ -304,7 +327,8 @@ def _outcome(error: BaseException) -> PageOutcome:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, PrivateAddress):
         return PageOutcome.PRIVATE_ADDRESS
-    if isinstance(error, aiohttp.ClientConnectorError):
+    # a proxy that cannot reach a host says so
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
         return PageOutcome.UNREACHABLE
     if isinstance(error, aiohttp.ClientOSError):
         return PageOutcome.UNREACHABLE

@@ -197,6 +197,7 @@ def recover(
     high: bytes = HIGHEST,
     *,
     label: str | None = None,
+    whose: Callable[[str], bool] = lambda label: True,
     journal: Path | None = None,
     wait_s: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
@@ -207,12 +208,12 @@ def recover(
 
     A lock can outlive a kill for a moment, so a writer's is waited for, `wait_s` seconds in all;
     then Held is raised. Another process that recovers is waited for until it has: it ends by
-    itself. `label` restricts this to one writer's segments.
+    itself. `label` restricts this to one writer's segments, `whose` to those whose labels fit.
     """
     deadline = clock() + wait_s
     for place in {folder: None, segments.home(folder, journal): None}:
         for path in claims.overlapping(place, segments.OPEN_JOURNAL, low, high):
-            if label is not None and claims.label_of(path) != label:
+            if label not in (None, claims.label_of(path)) or not whose(claims.label_of(path)):
                 continue
             while not segments.recovered(path, folder):
                 if clock() >= deadline:
@@ -226,18 +227,18 @@ def read(
     low: bytes = LOWEST,
     high: bytes = HIGHEST,
     *,
-    label: str = "",
+    whose: Callable[[str], bool] = lambda label: True,
     columns: Sequence[str] = tuple(OBSERVATIONS.names),
 ) -> pa.Table:
-    """All rows of whole segments with an id in the range, both ends included, in no order; with
-    `label`, of the writers whose names begin so; with `columns`, some of them.
+    """All rows of whole segments with an id in the range, both ends included, in no order; of the
+    writers whose labels fit `whose`; with `columns`, some of them.
 
     Raises Damaged, naming the file, where one cannot be read.
     """
     tables = [
         _read(path, [("link_id", ">=", low), ("link_id", "<=", high)], list(columns))
         for path in claims.overlapping(folder, ".parquet", low, high)
-        if claims.label_of(path).startswith(label)
+        if whose(claims.label_of(path))
     ]
     return pa.concat_tables([OBSERVATIONS.empty_table().select(list(columns)), *tables])
 

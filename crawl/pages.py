@@ -10,13 +10,14 @@ import datetime
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import claims, consent, rounds, selection, service, todo
+from crawl import claims, consent, outcomes, rounds, selection, service, todo
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
 from crawl.notes import Notes
@@ -28,7 +29,8 @@ VERSION = 2
 BATCH_ROWS = 16384
 LABEL = "live"
 VISITORS = "v"
-"""Begins the labels of those who write what was handed to them: their ids lie anywhere."""
+"""Begins the labels of those who write what was handed to them, whose ids lie anywhere; then comes
+the range of ids that they own."""
 
 Row = dict[str, Any]
 Clock = Callable[[], float]
@@ -60,21 +62,28 @@ def ask(
     `observations.Damaged` where the ledger lacks what was asked.
     """
     kept = todo.kept(pa.Table.from_batches(list(links), LINKS))
-    pages, files, rules = rounds.read(handed or (), config.product_token())
-    if not config.live or not (pages or files or (len(kept) and (handed is None or rules))):
+    told = pa.Table.from_batches([] if handed is None else list(handed), rounds.HANDED)
+    pages, files, rules = rounds.read(told.to_batches(), config.product_token())
+    # After the first round only who waited for a robots.txt is left.
+    meant = kept if handed is None else todo.of_domains(kept, rules)
+    if not config.live or not (pages or files or len(meant)):
         return
     folder = Path(observations)
-    low, high = _range(kept)
-    label = f"{VISITORS}{low[: claims.RANGE_BYTES].hex()}"
+    low, high = _range(kept["link_id"], told["owner_id"])
+    label, whose = f"{VISITORS}{_hex(low)}{_hex(high)}", partial(_overlaps, low, high)
     journal = Path(config.journal) if config.journal else None
     how: dict[str, Any] = {"journal": journal, "info": _info(config), "clock": clock, "now": now}
     with claims.claimed(folder, low, high, label=LABEL):
         ledger.recover(folder, low, high, label=LABEL, journal=journal)
-        ledger.recover(folder, label=label, journal=journal)
-        rows, visited = ledger.read(folder, low, high), _visited(folder, pages)
-        # After the first round only who waited for a robots.txt is left.
-        wanted = todo.of(kept if handed is None or rules else todo.empty(), rows, config)
-        visits = rounds.unasked(pages, visited)
+        ledger.recover(folder, whose=whose, journal=journal)
+        rows, visited = ledger.read(folder, low, high), _visited(folder, whose, pages)
+        wanted = todo.of(meant, rows, config)
+        visits = rounds.within(
+            rounds.unasked(pages, visited),
+            visited,
+            todo.counts(kept, rows),
+            config.max_pages_per_host,
+        )
         with (
             ledger.Writer(folder, low, high, label=LABEL, **how) as writer,
             ledger.Writer(folder, ledger.LOWEST, ledger.HIGHEST, label=label, **how) as visitors,
@@ -85,11 +94,12 @@ def ask(
                 with service.shared(config, folder, clock, now) as crawler:
                     crawler.ask(work, wanted_back)
         if work.jobs():
-            rows, visited = ledger.read(folder, low, high), _visited(folder, pages)
+            rows, visited = ledger.read(folder, low, high), _visited(folder, whose, pages)
     _require_all(folder, wanted, rows, work.waiting)
+    _require_visits(folder, visits, visited, work.waiting)
     left = [
         # Of own links those that left in an earlier round were handed over then.
-        *rounds.leaving(rows if handed is None else _of(wanted, rows), config.max_redirects),
+        *rounds.leaving(rows if handed is None else _of(meant, rows), config.max_redirects),
         *rounds.leaving(rounds.of(visited, pages), config.max_redirects),
         *(visit for visit in visits if visit.link_id in work.waiting),
     ]
@@ -117,7 +127,7 @@ def fetch(
     if not len(kept):
         return
     folder = Path(observations)
-    low, high = _range(kept)
+    low, high = _range(kept["link_id"])
     ledger.recover(folder, low, high)
     rows = _obeyed(ledger.read(folder, low, high), config)
     over = set(todo.over_budget(kept, rows, config).to_pylist())
@@ -134,11 +144,22 @@ def _info(config: CrawlConfig) -> dict[str, str]:
     return {"robots": "RFC 9309", "http-header-user-agent": config.user_agent}
 
 
-def _range(kept: pa.Table) -> tuple[bytes, bytes]:
-    """The ids that a task speaks for: first and last."""
-    if not len(kept):
-        return ledger.LOWEST, ledger.LOWEST
-    return kept["link_id"][0].as_py(), kept["link_id"][-1].as_py()
+def _range(*ids: pa.ChunkedArray) -> tuple[bytes, bytes]:
+    """The ids that a task speaks for: first and last of its own links, and of the domains that
+    something was handed over to. There must be some."""
+    ends = [pc.min_max(some) for some in ids if len(some)]
+    return min(end["min"].as_py() for end in ends), max(end["max"].as_py() for end in ends)
+
+
+def _hex(one: bytes) -> str:
+    return one[: claims.RANGE_BYTES].hex()
+
+
+def _overlaps(low: bytes, high: bytes, label: str) -> bool:
+    """Whether a label is that of visitors who own some of a range of ids."""
+    size = 2 * claims.RANGE_BYTES
+    first, last = label[1 : 1 + size], label[1 + size :]
+    return label.startswith(VISITORS) and first <= _hex(high) and last >= _hex(low)
 
 
 def _of(links: pa.Table, rows: pa.Table) -> pa.Table:
@@ -146,9 +167,9 @@ def _of(links: pa.Table, rows: pa.Table) -> pa.Table:
     return rows.filter(pc.is_in(rows["link_id"], value_set=links["link_id"].combine_chunks()))
 
 
-def _visited(folder: Path, handed: Sequence[Handed]) -> pa.Table:
-    """What the owners of other domains found for links that were handed to them."""
-    return ledger.read(folder, label=VISITORS) if handed else rounds.empty()
+def _visited(folder: Path, whose: Callable[[str], bool], handed: Sequence[Handed]) -> pa.Table:
+    """What owners of the range found for links that were handed to them."""
+    return ledger.read(folder, whose=whose) if handed else OBSERVATIONS.empty_table()
 
 
 def _require_all(folder: Path, wanted: pa.Table, rows: pa.Table, waiting: set[bytes]) -> None:
@@ -161,13 +182,24 @@ def _require_all(folder: Path, wanted: pa.Table, rows: pa.Table, waiting: set[by
         )
 
 
+def _require_visits(
+    folder: Path, visits: Sequence[Handed], visited: pa.Table, waiting: set[bytes]
+) -> None:
+    asked = [one for one in visits if one.link_id not in waiting]
+    if lost := rounds.unasked(asked, visited):
+        raise ledger.Damaged(
+            f"{folder}: lacks {len(lost)} links that were handed over and asked for, among them "
+            f"{lost[0].target}: check the disk, then run this again"
+        )
+
+
 def _obeyed(rows: pa.Table, config: CrawlConfig) -> pa.Table:
-    """The rows with the outcome `opted_out` where what a site says of AI forbids what was good."""
+    """The rows with the outcome `opted_out` where what a site says of AI forbids its use."""
     said = pc.unique(rows["ai_signals"]).to_pylist()
     refused = [text for text in said if consent.refused(consent.split(text), config.obey)]
     out = pc.and_(
         pc.is_in(rows["ai_signals"], value_set=pa.array(refused, pa.string())),
-        pc.equal(rows["outcome"], PageOutcome.OK.value),
+        pc.is_in(rows["outcome"], value_set=pa.array([one.value for one in outcomes.USABLE])),
     )
     outcome = pc.if_else(out, PageOutcome.OPTED_OUT.value, rows["outcome"])
     return rows.set_column(

@@ -8,14 +8,14 @@ that a task that is tried again asks nothing twice.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from crawl import canonical, url
 from crawl.robots import Step
-from crawl.schema import ID, OBSERVATIONS, PageOutcome
+from crawl.schema import ID, PageOutcome
 from crawl.work import Fetched, Handed
 
 ROUNDS = 5
@@ -64,6 +64,24 @@ def unasked(handed: Iterable[Handed], rows: pa.Table) -> list[Handed]:
     return [one for one in handed if known[one.link_id, one.target] < one.times]
 
 
+def within(
+    visits: Iterable[Handed], visited: pa.Table, own: Mapping[str, int], most: int
+) -> list[Handed]:
+    """The visits that the budgets of their hosts have room for, by id: `most` pages of each, those
+    of its `own` links and of those who came before counted. The others go no further."""
+    came = {(row["link_id"], start(row)) for row in visited.to_pylist()}
+    taken = Counter(url.host(target) for _, target in came)
+    found = []
+    for one in sorted(visits, key=lambda one: (one.link_id, one.target)):
+        host = url.host(one.target)
+        if (one.link_id, one.target) not in came:
+            if own.get(host, 0) + taken[host] >= most:
+                continue
+            taken[host] += 1
+        found.append(one)
+    return found
+
+
 def table(
     leaving: Iterable[Handed], elsewhere: Iterable[Step] = (), fetched: Iterable[Fetched] = ()
 ) -> pa.Table:
@@ -82,25 +100,29 @@ def table(
         _row("rules", one.origin, one.origin, None, 0, status=one.status, body=one.body)
         for one in fetched
     ]
-    order = [("owner_id", "ascending"), ("kind", "ascending"), ("url", "ascending")]
+    order = [(name, "ascending") for name in ("owner_id", "kind", "url", "target")]
     return pa.Table.from_pylist(found, HANDED).sort_by(order)
 
 
 def read(
     batches: Iterable[pa.RecordBatch], token: str
 ) -> tuple[list[Handed], list[Step], dict[str, Fetched]]:
-    """What was handed to a task: links, robots.txt files to ask for, and what others said."""
-    pages, files, rules = [], [], {}
+    """What was handed to a task: links, each once, robots.txt files to ask for, and what others
+    said."""
+    pages: dict[tuple[bytes, str], Handed] = {}
+    files, rules = [], {}
     for batch in batches:
         for row in batch.to_pylist():
             address, target = row["url"], row["target"]
             if row["kind"] == "page":
-                pages.append(Handed(row["link_id"], address, target, row["hops"], row["times"]))
+                one = Handed(row["link_id"], address, target, row["hops"], row["times"])
+                known = pages.setdefault((one.link_id, target), one)
+                pages[one.link_id, target] = max(known, one, key=lambda one: one.times)
             elif row["kind"] == "robots":
                 files.append(Step(address, token, target, tuple(row["passed"])))
             else:
                 rules[address] = Fetched(address, row["status"], row["body"] or b"")
-    return pages, files, rules
+    return list(pages.values()), files, rules
 
 
 def of(rows: pa.Table, handed: Iterable[Handed]) -> pa.Table:
@@ -110,11 +132,6 @@ def of(rows: pa.Table, handed: Iterable[Handed]) -> pa.Table:
     return rows.filter(
         pa.array([(row["link_id"], start(row)) in meant for (row,) in told], pa.bool_())
     )
-
-
-def empty() -> pa.Table:
-    """No rows of the ledger."""
-    return OBSERVATIONS.empty_table()
 
 
 def _row(

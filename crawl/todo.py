@@ -4,12 +4,15 @@ Rule: what the ledger holds is not asked again, but for the outcomes that `crawl
 host is asked for more links than `max_pages_per_host`, those of earlier crawls counted.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crawl import url
 from crawl.config import CrawlConfig
-from crawl.schema import LINKS, LinkOutcome, PageOutcome
+from crawl.schema import LinkOutcome, PageOutcome
 
 COLUMNS = ["link_id", "fetch_url", "host"]
 
@@ -33,8 +36,7 @@ def of(table: pa.Table, rows: pa.Table, config: CrawlConfig) -> pa.Table:
 def over_budget(table: pa.Table, rows: pa.Table, config: CrawlConfig) -> pa.Array:
     """The ids beyond what one host is asked for: those that were asked count first, then by id.
     Those that an archive has cost it nothing."""
-    archived = _ids(rows.filter(pc.equal(rows["source"], "archive")))
-    live = table.filter(pc.invert(pc.is_in(table["link_id"], value_set=archived)))
+    live = _live(table, rows)
     if not len(live):
         return pa.array([], table.schema.field("link_id").type)
     fresh = pc.invert(pc.is_in(live["link_id"], value_set=_ids(rows)))
@@ -47,9 +49,24 @@ def over_budget(table: pa.Table, rows: pa.Table, config: CrawlConfig) -> pa.Arra
     return live.filter(pa.array(rank >= config.max_pages_per_host))["link_id"].combine_chunks()
 
 
-def empty() -> pa.Table:
-    """No links."""
-    return kept(LINKS.empty_table())
+def of_domains(table: pa.Table, origins: Iterable[str]) -> pa.Table:
+    """The links of `table` to the registrable domains of some origins."""
+    domains = {url.registrable_domain(url.host(origin)) for origin in origins}
+    known = pc.unique(table["host"]).to_pylist() if domains else []
+    hosts = [host for host in known if url.registrable_domain(host) in domains]
+    return table.filter(pc.is_in(table["host"], value_set=pa.array(hosts, pa.string())))
+
+
+def counts(table: pa.Table, rows: pa.Table) -> dict[str, int]:
+    """How many of the links to each host are asked of the live web, now or ever."""
+    counted = _live(table, rows)["host"].value_counts()
+    return {one["values"]: one["counts"] for one in counted.to_pylist()}
+
+
+def _live(table: pa.Table, rows: pa.Table) -> pa.Table:
+    """The links that no archive has."""
+    archived = _ids(rows.filter(pc.equal(rows["source"], "archive")))
+    return table.filter(pc.invert(pc.is_in(table["link_id"], value_set=archived)))
 
 
 def _ids(rows: pa.Table) -> pa.Array:
@@ -57,10 +74,14 @@ def _ids(rows: pa.Table) -> pa.Array:
 
 
 def _again(rows: pa.Table, config: CrawlConfig) -> pa.Array:
-    """Links whose every outcome is one to be tried again, and not yet as often as it may be."""
+    """Links whose every outcome is one to be tried again, and not yet as often as it may be. That
+    one was led to another domain is no outcome where it has one from there."""
     if not config.retry:
         return _ids(rows.slice(0, 0))
     outcomes = pa.array([PageOutcome(one).value for one in config.retry])
+    led = pc.equal(rows["outcome"], PageOutcome.REDIRECTED_OFFSITE.value)
+    ended = _ids(rows.filter(pc.invert(led)))
+    rows = rows.filter(pc.invert(pc.and_(led, pc.is_in(rows["link_id"], value_set=ended))))
     bad = pc.is_in(rows["outcome"], value_set=outcomes)
     settled = _ids(rows.filter(pc.invert(bad)))
     tried = rows.filter(pc.equal(rows["source"], "live")).group_by("link_id")
