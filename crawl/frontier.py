@@ -14,6 +14,7 @@ space requests by domain hands in domains for hosts.
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic
 
@@ -70,12 +71,13 @@ class Frontier(Generic[Job]):
         self._pace = pace
         self._limit = limit
         self._timed = pace.max_host_s < math.inf
-        # Each host is ready, waiting or in flight; nowhere are those of which something is known
-        # that must not be forgotten.
+        # Each host is ready, waiting or in flight; nowhere are those with nothing left of which
+        # something is known that must not be forgotten, or not yet.
         self._hosts: dict[str, Host[Job]] = {}
         self._ready: LongestFirst[Job] = LongestFirst()
         self._waiting: list[tuple[float, str, Host[Job]]] = []  # each once; may be too early
         self._idle = 0  # of those that wait: with nothing left
+        self._done: deque[tuple[float, Host[Job]]] = deque()  # when to forget it
         self._in_flight: dict[str, Host[Job]] = {}
         self._lost: set[str] = set()
         self._over_time: set[str] = set()
@@ -259,7 +261,7 @@ class Frontier(Generic[Job]):
         heapq.heappush(self._waiting, (slot.free_at, slot.name, slot))
 
     def _wake(self, now: float) -> None:
-        """Makes ready whose delay has passed, and forgets who has nothing left."""
+        """Makes ready whose delay has passed."""
         while self._waiting and self._waiting[0][0] <= now:
             slot = heapq.heappop(self._waiting)[2]
             if slot.left:
@@ -270,8 +272,18 @@ class Frontier(Generic[Job]):
                 self._wait(slot)
                 continue
             slot.place = NOWHERE
-            if not (slot.failures or slot.crawl_delay_s > self._pace.min_delay_s or self._timed):
-                del self._hosts[slot.name]
+            self._done.append((now + self._pace.max_delay_s, slot))
+        while self._done and self._done[0][0] <= now:
+            self._forget(self._done.popleft()[1], now)
+
+    def _forget(self, slot: Host[Job], now: float) -> None:
+        """No delay that is told of the host from now on could concern its last request; but what
+        holds for a later one is kept."""
+        if slot.failures or slot.crawl_delay_s > self._pace.min_delay_s or self._timed:
+            return
+        again = slot.place != NOWHERE or slot.ended_at + self._pace.max_delay_s > now
+        if not again and self._hosts.get(slot.name) is slot:
+            del self._hosts[slot.name]
 
     def _ask(self, slot: Host[Job], now: float) -> Ask[Job]:
         slot.place = IN_FLIGHT

@@ -35,7 +35,7 @@ class Host(msgspec.Struct, Generic[Job], gc=False, eq=False):
     ended_at: float = NEVER
     free_at: float = NEVER
     began: float = math.inf
-    first: deque[Job] | None = None
+    first: list[Job] | None = None  # the next one at the end
     then: deque[Sequence[Job]] | None = None
 
     def put(self, jobs: Sequence[Job]) -> int:
@@ -55,8 +55,11 @@ class Host(msgspec.Struct, Generic[Job], gc=False, eq=False):
         """Puts jobs, in their order, before all others, and counts them."""
         listed = list(jobs)
         if listed:
-            self.first = deque() if self.first is None else self.first
-            self.first.extendleft(reversed(listed))
+            listed.reverse()
+            if self.first is None:
+                self.first = listed
+            else:
+                self.first += listed
             self.left += len(listed)
         return len(listed)
 
@@ -64,7 +67,7 @@ class Host(msgspec.Struct, Generic[Job], gc=False, eq=False):
         """The first job; there must be one."""
         self.left -= 1
         if self.first is not None:
-            job = self.first.popleft()
+            job = self.first.pop()
             if not self.first:
                 self.first = None
             return job

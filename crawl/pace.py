@@ -111,7 +111,5 @@ def _year(digits: str, now: datetime.datetime) -> int:
     """Of two digits, none that is more than 50 years ahead (RFC 9110, 5.6.7)."""
     if len(digits) == 4:
         return int(digits)
-    year = now.year - now.year % 100 + int(digits)
-    if year > now.year + 50:
-        return year - 100
-    return year
+    first = now.year - 49
+    return first + (int(digits) - first) % 100
