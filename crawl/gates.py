@@ -15,7 +15,8 @@ from crawl.schema import PageOutcome
 from crawl.work import Job, OriginFile, Page
 
 MAX_BYTES = 64 * 1024 * 1024
-"""What the TDM files of all origins may take, about; those known longest are forgotten first."""
+"""What the rules of all origins may take, about, and what their TDM files; those known longest are
+forgotten first."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Gates:
         self._obey = config.obey
         self._asks_tdm = config.tdm_file and "tdm" in config.obey
         self._token = config.product_token()
-        self._origins = Origins()
+        self._origins = Origins(max_bytes=max_bytes)
         self._refusals: dict[str, PageOutcome] = {}  # of origins whose robots.txt cannot be had
         self._tdm = _Reserved(max_bytes)
         self._parked: dict[tuple[str, str], list[Job]] = {}

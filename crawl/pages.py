@@ -93,13 +93,13 @@ def ask(
             if work.jobs():
                 with service.shared(config, folder, clock, now) as crawler:
                     crawler.ask(work, wanted_back)
-        if work.jobs():
-            rows, visited = ledger.read(folder, low, high), _visited(folder, whose, pages)
-    _require_all(folder, wanted, rows, work.waiting)
+        own = ledger.read(folder, low, high, whose=LABEL.__eq__)
+        visited = _visited(folder, whose, pages) if work.jobs() else visited
+    _require_all(folder, wanted, own, work.waiting)
     _require_visits(folder, visits, visited, work.waiting)
     left = [
         # Of own links those that left in an earlier round were handed over then.
-        *rounds.leaving(rows if handed is None else _of(meant, rows), config.max_redirects),
+        *rounds.leaving(own if handed is None else _of(meant, own), config.max_redirects),
         *rounds.leaving(rounds.of(visited, pages), config.max_redirects),
         *(visit for visit in visits if visit.link_id in work.waiting),
     ]
@@ -130,10 +130,13 @@ def fetch(
     low, high = _range(kept["link_id"])
     ledger.recover(folder, low, high)
     rows = _obeyed(ledger.read(folder, low, high), config)
-    over = set(todo.over_budget(kept, rows, config).to_pylist())
-    selected = {row["link_id"]: row for row in selection.select(rows, kept).to_pylist()}
+    chosen = selection.select(rows, kept)
+    ends = dict.fromkeys(rounds.looped(chosen, rows), PageOutcome.REDIRECT_LOOP)
+    over = todo.over_budget(kept, rows, config).to_pylist()
+    ends |= dict.fromkeys(over, PageOutcome.OVER_HOST_BUDGET)
+    selected = {row["link_id"]: row for row in chosen.to_pylist()}
     pages = (
-        _page(link, over, selected.get(link["link_id"]), config.live) for link in kept.to_pylist()
+        _page(link, ends, selected.get(link["link_id"]), config.live) for link in kept.to_pylist()
     )
     while batch := list(itertools.islice(pages, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(batch, PAGES)
@@ -207,12 +210,15 @@ def _obeyed(rows: pa.Table, config: CrawlConfig) -> pa.Table:
     )
 
 
-def _page(link: Row, over: set[bytes], observed: Row | None, live: bool) -> Row:
+def _page(link: Row, ends: dict[bytes, PageOutcome], observed: Row | None, live: bool) -> Row:
+    """The page of a link; `ends` are outcomes that no single observation says."""
     identity = {"link_id": link["link_id"], "url": link["fetch_url"]}
-    if link["link_id"] in over:
-        return identity | {"outcome": PageOutcome.OVER_HOST_BUDGET}
+    end = ends.get(link["link_id"])
+    if end == PageOutcome.OVER_HOST_BUDGET:
+        return identity | {"outcome": end}
     if observed is None:
         # Whom the live web was not asked for waited for a robots.txt that led nowhere.
         missing = PageOutcome.ROBOTS_UNREACHABLE if live else PageOutcome.NOT_ARCHIVED
         return identity | {"outcome": missing}
-    return {name: observed[name] for name in PAGES.names} | identity
+    page = {name: observed[name] for name in PAGES.names} | identity
+    return page | {"outcome": end} if end else page

@@ -58,6 +58,16 @@ def start(row: dict[str, str]) -> str:
     return str(_asked(row).get("start") or url.without_fragment(row["url"]))
 
 
+def looped(selected: pa.Table, rows: pa.Table) -> set[bytes]:
+    """The links that have left for where they had been asked before: `selected` of all `rows`."""
+    gone = selected.filter(pc.equal(selected["outcome"], PageOutcome.REDIRECTED_OFFSITE.value))
+    gone = gone.filter(pc.equal(gone["source"], "live"))
+    rows = rows.filter(pc.is_in(rows["link_id"], value_set=pc.unique(gone["link_id"])))
+    asked = {(row["link_id"], start(row)) for row in rows.to_pylist()}
+    led = zip(gone["link_id"].to_pylist(), gone["final_url"].to_pylist(), strict=True)
+    return {one for one, target in led if (one, target) in asked}
+
+
 def unasked(handed: Iterable[Handed], rows: pa.Table) -> list[Handed]:
     """Those at whose target nobody has asked yet, or not as often as they were led there."""
     known = Counter((row["link_id"], start(row)) for row in rows.to_pylist())

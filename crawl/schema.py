@@ -85,7 +85,7 @@ class PageOutcome(StrEnum):
     ROBOTS_UNREACHABLE = "robots_unreachable"
     """The robots.txt could not be had, which forbids everything (RFC 9309, 2.3.1.4)."""
     REDIRECT_LOOP = "redirect_loop"
-    """More redirects than `max_redirects`."""
+    """More redirects than `max_redirects`, or back to where it came from, over other domains."""
     REDIRECTED_OFFSITE = "redirected_offsite"
     PRIVATE_ADDRESS = "private_address"
     """The host stands in a private network (RFC 6890)."""

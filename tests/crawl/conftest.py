@@ -1,6 +1,7 @@
 """What the tests of the crawl share: the loopback web, settings that are quick, the real inputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from crawl import pages, rounds
 from crawl.config import CrawlConfig
-from crawl.schema import PAGES
+from crawl.schema import LINKS, PAGES
 from tests import web
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -68,3 +69,64 @@ def rows(
     ids = [row["link_id"] for row in found]
     assert ids == sorted(ids)
     return {row["url"]: row for row in found}
+
+
+class Owners:
+    """The tasks of one crawl, each the owner of a range of ids, who ask together, round after
+    round, and hand over to each other what leaves their domains."""
+
+    def __init__(
+        self, config: CrawlConfig, folder: Path, *addresses: str, count: int = 8, **how: Any
+    ) -> None:
+        """`how`: clock and now, as `pages.ask` takes them."""
+        self.config, self.folder, self.count, self.how = config, folder, count, how
+        links = web.links_to(*addresses).to_pylist()
+        self.links = [
+            pa.RecordBatch.from_pylist(rows, LINKS) for rows in self.shared_out(links, "link_id")
+        ]
+        self.handed: list[list[Any]] | None = None
+        """What each was handed in the last round."""
+
+    def of(self, one: bytes) -> int:
+        """Whose an id is."""
+        return one[0] * self.count // 256
+
+    def ask(self, owner: int) -> list[Any]:
+        """What one owner hands on of a round."""
+        handed = None
+        if self.handed is not None:
+            handed = [pa.RecordBatch.from_pylist(self.handed[owner], rounds.HANDED)]
+        found = pages.ask(
+            [self.links[owner]], str(self.folder), self.config, handed=handed, **self.how
+        )
+        return [row for batch in found for row in batch.to_pylist()]
+
+    def round(self) -> list[Any]:
+        """All ask; returns what was handed on."""
+        with ThreadPoolExecutor(self.count) as threads:
+            found = [row for rows in threads.map(self.ask, range(self.count)) for row in rows]
+        self.hand(found)
+        return found
+
+    def hand(self, found: Sequence[Any]) -> None:
+        """Hands rows to their owners."""
+        self.handed = self.shared_out(found, "owner_id")
+
+    def shared_out(self, rows: Sequence[Any], column: str) -> list[list[Any]]:
+        """The rows of each owner, in their order."""
+        return [[row for row in rows if self.of(row[column]) == n] for n in range(self.count)]
+
+    def crawl(self) -> dict[str, dict[str, Any]]:
+        """All rounds; the pages by URL."""
+        for _ in range(1 + rounds.ROUNDS):
+            self.round()
+        return self.pages()
+
+    def pages(self) -> dict[str, dict[str, Any]]:
+        """What the ledger makes of the links, by URL."""
+        batches = [
+            batch
+            for links in self.links
+            for batch in pages.fetch([links], str(self.folder), self.config)
+        ]
+        return {row["url"]: row for batch in batches for row in batch.to_pylist()}

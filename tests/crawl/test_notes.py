@@ -1,0 +1,94 @@
+"""What hosts asked of us outlives whoever asked them, be he killed in the middle of a word."""
+
+import datetime
+import errno
+from pathlib import Path
+
+import pytest
+
+from crawl.notes import Note, Notes
+
+LOW, HIGH = b"\x10" * 16, b"\x20" * 16
+MOMENT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678000, datetime.UTC)
+
+
+def notes(folder: Path, low: bytes = LOW, high: bytes = HIGH, label: str = "live") -> Notes:
+    return Notes(folder, low, high, label=label)
+
+
+def test_what_was_told_is_known_to_the_next_who_asks_for_an_id_of_the_range(tmp_path: Path) -> None:
+    with notes(tmp_path) as first:
+        assert not first.begun
+        first.tell(Note(host="a.test", delay_s=5.0))
+        first.tell(Note(host="a.test", delay_s=5.0, until=MOMENT))
+        first.tell(Note(host="b.test", until=MOMENT))
+        first.reached("http://c.test", MOMENT)
+    with notes(tmp_path, b"\x20" * 16, b"\x30" * 16) as next_one:
+        assert next_one.begun
+        assert (next_one.delay_s("a.test"), next_one.until("a.test")) == (5.0, MOMENT)
+        assert (next_one.delay_s("b.test"), next_one.until("b.test")) == (0.0, MOMENT)
+        assert (next_one.delay_s("other.test"), next_one.until("other.test")) == (0.0, None)
+        later = MOMENT + datetime.timedelta(days=30)
+        assert list(next_one.unreachable(later)) == [("http://c.test", 30 * 86400.0)]
+    with notes(tmp_path, b"\x31" * 16, b"\x40" * 16) as far:
+        assert not far.begun and far.of == {}
+
+
+def test_that_hosts_were_asked_is_known_though_they_asked_for_nothing(tmp_path: Path) -> None:
+    notes(tmp_path).__exit__()
+    with notes(tmp_path) as again:
+        assert again.begun and again.of == {}
+
+
+def test_an_origin_that_was_reached_again_is_unreachable_no_longer(tmp_path: Path) -> None:
+    with notes(tmp_path) as told:
+        told.reached("http://a.test", MOMENT)
+        told.reached("http://a.test", None)
+        told.reached("http://b.test", None)
+    with notes(tmp_path) as again:
+        assert list(again.unreachable(MOMENT)) == []
+        assert "http://b.test" not in again.of  # nothing new was told of it
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_torn_last_line_costs_that_line_alone(tmp_path: Path, cut: int) -> None:
+    with notes(tmp_path) as told:
+        told.tell(Note(host="a.test", delay_s=5.0))
+        whole = next(tmp_path.glob("*.hosts")).stat().st_size
+        told.tell(Note(host="b.test", delay_s=7.0, until=MOMENT))
+    (path,) = tmp_path.glob("*.hosts")
+    path.write_bytes(path.read_bytes()[: whole + cut])
+    with notes(tmp_path) as after:
+        assert after.delay_s("a.test") == 5.0
+        assert after.delay_s("b.test") == 0.0
+        after.tell(Note(host="c.test", delay_s=9.0))
+    with notes(tmp_path) as last:
+        assert [last.delay_s(f"{name}.test") for name in "abc"] == [5.0, 0.0, 9.0]
+
+
+def test_a_note_that_says_nothing_new_is_not_written(tmp_path: Path) -> None:
+    with notes(tmp_path) as told:
+        for _ in range(3):
+            told.tell(Note(host="a.test", delay_s=5.0))
+    (path,) = tmp_path.glob("*.hosts")
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_a_note_that_is_told_is_on_its_way_to_the_disk_at_once(tmp_path: Path) -> None:
+    told = notes(tmp_path)
+    told.tell(Note(host="a.test", delay_s=5.0))
+    with notes(tmp_path, label="other") as other:  # as after a kill: nobody has closed the first
+        assert other.delay_s("a.test") == 5.0
+    told.__exit__()
+
+
+def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no disk here that is full")
+    with notes(tmp_path) as told:
+        told._file.close()
+        told._file = full.open("wb", buffering=0)
+        with pytest.raises(OSError) as raised:
+            told.tell(Note(host="a.test", delay_s=5.0))
+    assert raised.value.errno == errno.ENOSPC
