@@ -363,6 +363,8 @@ def test_the_flags_are_these_and_no_more():
     }
     assert flags == {
         "--address", "--local", "--until", "--remake", "--json", "--seed", "--verbose", "--version",
+        # What is said to a crawl that runs, which no setting can be.
+        "--deny", "--allow", "--forget", "--max-bytes-per-s",
     }  # fmt: skip
 
 

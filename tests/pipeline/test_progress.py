@@ -126,3 +126,41 @@ def test_what_was_read_before_says_nothing_of_the_pace() -> None:
         [sys.executable, "-c", TAKEN_OVER], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stderr.splitlines()[0] == "submissions: 3 GB of 4 GB read"
+
+
+CRAWLING = """
+import sys, time
+from pathlib import Path
+from crawl import status
+from crawl.status import Status
+from pipeline import progress
+ledger = Path(sys.argv[1])
+progress.LOOK_S, progress.LINE_S = 0.01, 0.0
+told = {"pages": 7, "left": 3, "pages_per_s": 1.0, "outcomes": {"ok": 7}}
+with progress.datasets({}, ledger) as tell:
+    tell("pages", 0, 4)
+    for state, complaint in (("run", ""), ("pause", ""), ("run", "crawl.toml: bad"), ("stop", "")):
+        status.write(ledger, "one", Status(**told, state=state, complaint=complaint))
+        time.sleep(0.2)
+    status.write(ledger, "one", Status(**told, ended=True))
+"""
+
+
+def test_a_terminal_shows_a_crawl_below_the_bars(tmp_path: Path) -> None:
+    said = on_a_terminal(CRAWLING, str(tmp_path))
+    assert "7 pages, 3 left, 1.0 pages/s" in said and "3.0 s to go" in said
+    assert "0 hosts active, 0 waiting, 0 in flight" in said and "ok 7" in said
+    assert "crawl: 7 pages" not in said  # that is for files
+    assert "the crawl is paused" in said and "the crawl stops" in said and "crawl.toml: bad" in said
+
+
+def test_a_file_gets_a_line_now_and_then_about_a_crawl(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CRAWLING, str(tmp_path)],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    assert any(one.startswith("crawl: 7 pages, 3 left, ") and one.endswith("ok 7") for one in lines)
+    for told in ("the crawl is paused", "the crawl goes on", "crawl.toml: bad", "the crawl stops"):
+        assert sum(one.startswith(told) for one in lines) == 1, lines
+    assert "\x1b" not in done.stderr
