@@ -178,7 +178,7 @@ class Turns(RuleBasedStateMachine):
         assert len(self.in_flight) < self.limit
         assert step.host not in self.in_flight
         assert not model.closed and self.now >= model.free_at
-        assert self.now - model.began < self.pace.max_host_s
+        assert model.began + self.pace.max_host_s > self.now
         ready = [other for other in self.free().values() if other.free_at <= self.now]
         # what a forgotten host's latency was is not known any more
         least = [len(m.queue) * self.pace.delay_s(m.crawl_delay_s, 0.0) for m in ready]
@@ -189,7 +189,7 @@ class Turns(RuleBasedStateMachine):
 
     def check_drop(self, step: Drop[int]) -> None:
         model = self.model(step.host)
-        late = self.now - model.began >= self.pace.max_host_s
+        late = model.began + self.pace.max_host_s <= self.now
         assert model.closed or late
         assert self.turns.lost(step.host) or self.turns.over_time(step.host, self.now)
         model.closed = True
