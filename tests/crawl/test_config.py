@@ -69,6 +69,33 @@ def test_a_recipe_s_keys_are_read() -> None:
         ({"refused_domains": ["wikipedia.org."]}, "refused_domains"),
         ({"refused_domains": ["*.wikipedia.org"]}, "refused_domains"),
         ({"refused_domains": ["b\u00fccher.de"]}, "refused_domains"),
+        ({"min_delay_s": 121}, "min_delay_s: 121 is more than max_delay_s, 120"),
+        ({"max_delay_s": 0.5}, "min_delay_s: 1 is more than max_delay_s, 0.5"),
+        ({"proxy": ""}, "proxy"),
+        ({"proxy": "proxy.example:3128"}, "proxy"),
+        ({"proxy": "https://proxy.example:3128"}, "proxy"),
+        ({"proxy": "socks5://proxy.example:1080"}, "proxy"),
+        ({"proxy": "http://proxy.example"}, "proxy"),
+        ({"proxy": "http://proxy.example:0"}, "proxy"),
+        ({"proxy": "http://proxy.example:99999"}, "proxy"),
+        ({"proxy": "http://proxy.example:3128/path"}, "proxy"),
+        ({"proxy": "http://[::1:3128"}, "proxy"),
+        ({"name_servers": ["dns.example"]}, "name_servers"),
+        ({"name_servers": ["9.9.9.9", ""]}, "name_servers"),
+        ({"name_servers": ["9.9.9.9:0"]}, "name_servers"),
+        ({"name_servers": ["2620:fe::fe:gone"]}, "name_servers"),
+        ({"journal": ""}, "journal"),
+        ({"journal": "s3://bucket/journal"}, "journal"),
+        ({"archive_base": " "}, "archive_base"),
+        ({"retry": ["ok"]}, "retry"),
+        ({"retry": ["timeout", "not_archived"]}, "retry"),
+        ({"retry": ["time_out"]}, "retry"),
+        ({"retry": ["timeout"], "asks": 1}, "asks"),
+        ({"ip": "5"}, "ip"),
+        ({"max_bytes_per_s": -1}, "max_bytes_per_s"),
+        ({"min_free_gb": -1}, "min_free_gb"),
+        ({"max_host_s": 0}, "max_host_s"),
+        ({"obey": ["robots"]}, "obey"),
         ({"followed_domains": ["Reddit.com"]}, "followed_domains"),
         ({"followed_domains": ["a.org"], "refused_domains": ["a.org"]}, "followed_domains"),
     ],
@@ -88,6 +115,14 @@ def test_a_user_agent_with_a_contact_is_taken(agent: str) -> None:
 def test_domains_are_taken_as_hosts_are_compared() -> None:
     domains = ("xn--bcher-kva.de", "a-b.co.uk", "0.a_b.org")
     assert load(refused_domains=list(domains)).refused_domains == domains
+
+
+def test_a_proxy_and_name_servers_of_both_versions_are_taken() -> None:
+    for proxy in ("http://proxy.example:3128", "http://10.0.0.1:8080/", "http://[::1]:3128"):
+        assert load(proxy=proxy).proxy == proxy
+    servers = ("9.9.9.9", "9.9.9.9:53", "[2620:fe::fe]:53", "2620:fe::fe")
+    assert load(name_servers=list(servers)).name_servers == servers
+    assert load(journal="journal", retry=["denied", "over_host_budget"]).journal == "journal"
 
 
 def test_who_only_reads_a_run_need_not_be_named() -> None:
