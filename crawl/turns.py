@@ -115,7 +115,13 @@ class Turns:
             self.frontier.unused(host)
             return
         assert self._group is not None
-        self._group.create_task(_asked(request, job.target))
+        asked = _asked(request, job.target)
+        try:
+            self._group.create_task(asked)
+        except RuntimeError:  # another has failed in this very turn of the loop
+            asked.close()
+            request.close()
+            raise
 
 
 async def _asked(request: Request, target: str) -> None:
