@@ -3,6 +3,9 @@
 One row a page, in the order of the pages. The result depends on the page alone: not on its
 neighbours or on the size of a batch. Where a process that had read other pages is lost over one,
 that page is read once more by a fresh process, and only that verdict counts.
+
+What a segment of the ledger holds can be extracted before the crawl is done: `prepare` keeps such
+texts, `extract` takes what it finds of them, and the rows are the same with them or without.
 """
 
 import contextlib
@@ -19,11 +22,15 @@ from typing import IO, Any, Self
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from crawl import extractor, warc
+from crawl import extractor, outcomes, warc
+from crawl.account import Account, fault
 from crawl.config import CrawlConfig
 from crawl.extractor import Reply, Request
-from crawl.schema import DOCUMENTS, DocumentOutcome, PageOutcome
+from crawl.schema import DOCUMENTS, OBSERVATIONS, DocumentOutcome, PageOutcome
+from crawl.texts import Texts, asked, path_of, write
 
 VERSION = 2
 
@@ -45,39 +52,91 @@ class CannotStart(RuntimeError):
 
 
 def extract(
-    pages: Iterable[pa.RecordBatch], observations: str, config: CrawlConfig
+    pages: Iterable[pa.RecordBatch],
+    observations: str,
+    config: CrawlConfig,
+    prepared: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """One document for each page. `observations` is the folder of the ledger.
+    """One document for each page. `observations` is the folder of the ledger, `prepared` that of
+    the texts that are there already, if any.
 
     Raises ValueError or FileNotFoundError where the ledger lacks a response that a page names, and
     CannotStart where no process can be had to read it.
     """
-    folder = Path(observations)
+    folder, texts = Path(observations), Texts(Path(prepared)) if prepared else None
     with Child(config) as child:
         rows = (
-            _document(page, folder, child, config) for batch in pages for page in batch.to_pylist()
+            _document(page, texts, folder, child, config)
+            for batch in pages
+            for page in batch.to_pylist()
         )
         yield from _batches(rows)
 
 
-def _document(page: Row, folder: Path, child: "Child", config: CrawlConfig) -> Row:
+def prepare(segment: str, account: Account, *, prepared: str, config: CrawlConfig) -> None:
+    """Extracts the texts of a whole segment of the ledger, named by its Parquet file, into the
+    folder `prepared`, if they are not there.
+
+    Tells `account` what it leaves out, all of which `extract` looks at again should it be needed:
+    what cannot be read, and pages that cost a process, which may fare better then.
+    """
+    rows = Path(segment)
+    path = path_of(Path(prepared), f"{rows.stem}.warc.gz")
+    if path.exists():
+        return
+    try:
+        table = pq.read_table(rows, schema=OBSERVATIONS)
+    except (OSError, pa.ArrowException) as error:
+        fault(account, f"{segment}: {error}", "unreadable")
+        return
+    good = outcomes.obeyed(table, config.obey).filter(pc.field("outcome") == PageOutcome.OK)
+    with Child(config) as child:
+        pages = (page for batch in good.to_batches() for page in batch.to_pylist())
+        replies = ((page, _prepared(page, rows.parent, child, config, account)) for page in pages)
+        write(path, ((page, reply) for page, reply in replies if reply))
+
+
+def _prepared(
+    page: Row, folder: Path, child: "Child", config: CrawlConfig, account: Account
+) -> Reply | None:
+    try:
+        response = _response(page, folder)
+    except (OSError, ValueError) as error:
+        fault(account, f"{page['url']}: {error}", "unreadable")
+        return None
+    reply = child.ask(_request(page, response, config))
+    if reply.outcome in LOST:
+        account.left_out[reply.outcome] += 1
+        return None
+    return reply
+
+
+def _document(
+    page: Row, texts: Texts | None, folder: Path, child: "Child", config: CrawlConfig
+) -> Row:
     identity = {"document_id": page["link_id"], "url": page["url"]}
     if page["outcome"] != PageOutcome.OK:
         return identity | {"outcome": DocumentOutcome.NO_PAGE}
-    place = warc.Place(page["warc_offset"], page["warc_length"])
-    response = warc.read(folder / page["warc_file"], place)
-    reply = child.ask(
-        Request(
-            body=response.body,
-            url=page["final_url"] or page["url"],
-            content_type=page["content_type"],
-            content_encoding=response.header("Content-Encoding"),
-            max_decoded_bytes=config.max_decoded_bytes,
-            max_ratio=config.max_ratio,
-            cpu_s=config.extract_cpu_s,
-        )
-    )
+    reply = texts.find(page) if texts else None
+    reply = reply or child.ask(_request(page, _response(page, folder), config))
     return identity | msgspec.structs.asdict(reply) | {"extractor": extractor.NAME}
+
+
+def _response(page: Row, folder: Path) -> warc.Answer:
+    place = warc.Place(page["warc_offset"], page["warc_length"])
+    return warc.read(folder / page["warc_file"], place)
+
+
+def _request(page: Row, response: warc.Answer, config: CrawlConfig) -> Request:
+    return Request(
+        body=response.body,
+        url=asked(page),
+        content_type=page["content_type"],
+        content_encoding=response.header("Content-Encoding"),
+        max_decoded_bytes=config.max_decoded_bytes,
+        max_ratio=config.max_ratio,
+        cpu_s=config.extract_cpu_s,
+    )
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:

@@ -249,12 +249,17 @@ def batches(folder: Path, columns: Sequence[str], *, label: str = "") -> Iterato
 
     Raises Damaged, naming the file, where one cannot be read.
     """
-    for path in claims.overlapping(folder, ".parquet", LOWEST, HIGHEST):
+    for path in whole(folder):
         if not claims.label_of(path).startswith(label):
             continue
         with _told(path):
             segment = pq.read_table(path, schema=OBSERVATIONS, columns=list(columns))
         yield from segment.to_batches(BATCH_ROWS)
+
+
+def whole(folder: Path) -> list[Path]:
+    """The whole segments by now, by their Parquet files."""
+    return claims.overlapping(folder, ".parquet", LOWEST, HIGHEST)
 
 
 def _read(path: Path, filters: list[tuple[str, str, bytes]], columns: list[str]) -> pa.Table:

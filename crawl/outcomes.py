@@ -9,7 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from crawl import canonical, consent, content, metas, url, warc
+from crawl.config import Signal
 from crawl.schema import Observation, PageOutcome
 from crawl.warc import Answer, Exchange
 from crawl.work import Page
@@ -122,3 +126,16 @@ def row(
 def refused(said: Sequence[str], obey: Sequence[str]) -> bool:
     """Whether a site does not want its page used so."""
     return consent.refused(said, obey) is not None  # type: ignore[arg-type]
+
+
+def obeyed(rows: pa.Table, obey: Sequence[Signal]) -> pa.Table:
+    """The rows with the outcome `opted_out` where what a site says of AI forbids its use."""
+    said = pc.unique(rows["ai_signals"]).to_pylist()
+    forbidding = [text for text in said if consent.refused(consent.split(text), obey)]
+    out = pc.and_(
+        pc.is_in(rows["ai_signals"], value_set=pa.array(forbidding, pa.string())),
+        pc.is_in(rows["outcome"], value_set=pa.array([one.value for one in USABLE])),
+    )
+    at = rows.schema.get_field_index("outcome")
+    outcome = pc.if_else(out, PageOutcome.OPTED_OUT.value, rows["outcome"])
+    return rows.set_column(at, rows.schema.field(at), outcome)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import claims, consent, outcomes, rounds, selection, service, todo
+from crawl import claims, outcomes, rounds, selection, service, todo
 from crawl import observations as ledger
 from crawl.config import CrawlConfig
 from crawl.notes import Notes
@@ -129,7 +129,7 @@ def fetch(
     folder = Path(observations)
     low, high = _range(kept["link_id"])
     ledger.recover(folder, low, high)
-    rows = _obeyed(ledger.read(folder, low, high), config)
+    rows = outcomes.obeyed(ledger.read(folder, low, high), config.obey)
     chosen = selection.select(rows, kept)
     ends = dict.fromkeys(rounds.looped(chosen, rows), PageOutcome.REDIRECT_LOOP)
     over = todo.over_budget(kept, rows, config).to_pylist()
@@ -194,20 +194,6 @@ def _require_visits(
             f"{folder}: lacks {len(lost)} links that were handed over and asked for, among them "
             f"{lost[0].target}: check the disk, then run this again"
         )
-
-
-def _obeyed(rows: pa.Table, config: CrawlConfig) -> pa.Table:
-    """The rows with the outcome `opted_out` where what a site says of AI forbids its use."""
-    said = pc.unique(rows["ai_signals"]).to_pylist()
-    refused = [text for text in said if consent.refused(consent.split(text), config.obey)]
-    out = pc.and_(
-        pc.is_in(rows["ai_signals"], value_set=pa.array(refused, pa.string())),
-        pc.is_in(rows["outcome"], value_set=pa.array([one.value for one in outcomes.USABLE])),
-    )
-    outcome = pc.if_else(out, PageOutcome.OPTED_OUT.value, rows["outcome"])
-    return rows.set_column(
-        rows.column_names.index("outcome"), OBSERVATIONS.field("outcome"), outcome
-    )
 
 
 def _page(link: Row, ends: dict[bytes, PageOutcome], observed: Row | None, live: bool) -> Row:

@@ -33,7 +33,8 @@ class Early:
         self._asked: dict[str, float] = {}
         self._ready: dict[str, deque[Task]] = {}
         self._known: set[tuple[str, str]] = set()
-        self._under_way: set[Key] = set()
+        self._under_way: dict[Key, State] = {}
+        self._whole: set[str] = set()
 
     def __bool__(self) -> bool:
         """Whether some of it is under way."""
@@ -49,15 +50,27 @@ class Early:
             if waits(entry.stage.makes):
                 ready = self._ask(entry)
                 if ready and free(ready[0]):
-                    self._under_way.add(ready[0].key)
+                    self._under_way[ready[0].key] = entry
                     return ready.popleft()
         return None
 
     def finished(self, key: Key) -> bool:
         """Hear that a task is done; whether it was one of these."""
-        known = key in self._under_way
-        self._under_way.discard(key)
-        return known
+        entry = self._under_way.pop(key, None)
+        if entry and entry.stage.makes in self._whole:
+            self._forget(entry)
+        return entry is not None
+
+    def whole(self, entry: State) -> None:
+        """Hear that a dataset is whole, perhaps once more: what was left for it is forgotten as
+        soon as none of it is under way."""
+        self._whole.add(entry.stage.makes)
+        self._forget(entry)
+
+    def _forget(self, entry: State) -> None:
+        ahead = entry.stage.ahead
+        if ahead and ahead.forget and entry not in self._under_way.values():
+            ahead.forget()
 
     def _ask(self, entry: State) -> deque[Task]:
         name, now = entry.stage.makes, self._clock()

@@ -63,6 +63,11 @@ def material(
     )
 
 
+def manner(stage: Stage) -> str:
+    """Names how a stage makes a row, whatever it is made of: sixteen hexadecimal digits."""
+    return material(stage, 1, dict.fromkeys(stage.reads, ""), (), 0).fingerprint()
+
+
 def differences(old: Material, new: Material) -> list[str]:
     """Why `new` is not `old`: `dedup.threshold 0.8 -> 0.7`. Inputs are named only if nothing else
     differs."""

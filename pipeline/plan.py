@@ -12,7 +12,9 @@
 to read. Everything it names is a library that knows nothing of the others.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from crawl import (
     sought,
     submissions,
 )
+from crawl import observations as ledger
 from crawl import schema as crawled
 from crawl.config import CrawlConfig
 from crawl.streams import Part
@@ -43,14 +46,15 @@ from dedup import schema as deduped
 from pipeline import leaves
 from pipeline.config import Config, content
 from pipeline.failures import BadInput
+from pipeline.fingerprint import manner
 from pipeline.leaves import Leaf
-from pipeline.stage import Account, GivenBack, Item, Stage, Step, Turn
+from pipeline.stage import Account, Ahead, GivenBack, Item, Stage, Step, Turn
 from pipeline.store import digest_of
 from training import schema as trained
 from training import tokens
 
-DECODERS = ("brotli", "charset-normalizer", "zstandard")
-READERS = ("trafilatura", "lxml", "justext", "htmldate", "courlan")
+READERS = ("brotli", "charset-normalizer", "zstandard",
+           "trafilatura", "lxml", "justext", "htmldate", "courlan")  # fmt: skip
 """Libraries whose version changes a document's text or date."""
 
 
@@ -212,17 +216,25 @@ def _asked(config: Config, observations: str) -> tuple[Step, ...]:
 
 
 def _documents(config: Config, observations: str) -> Stage:
-    return Stage(
+    run = partial(documents.extract, observations=observations, config=config.crawl)
+    stage = Stage(
         makes="documents",
         version=documents.VERSION,
-        main=Step(
-            run=partial(documents.extract, observations=observations, config=config.crawl),
-            schema=crawled.DOCUMENTS,
-            each=("pages",),
-        ),
+        main=Step(run=run, schema=crawled.DOCUMENTS, each=("pages",)),
         settings=content(config, "documents"),
-        libraries=DECODERS + READERS,
+        libraries=READERS,
         counted=("outcome", "extractor"),
+    )
+    texts = Path(config.root) / "texts"
+    prepared = str(texts / manner(stage))
+    prepare = partial(documents.prepare, prepared=prepared, config=config.crawl)
+    ahead = Ahead(
+        ready=partial(_segments, observations),
+        step=Step(run=prepare, schema=None, accounts=True),
+        forget=partial(shutil.rmtree, texts, ignore_errors=True),
+    )
+    return replace(
+        stage, main=replace(stage.main, run=partial(run, prepared=prepared)), ahead=ahead
     )
 
 
@@ -321,6 +333,10 @@ def _tokens(config: Config) -> Stage:
         libraries=("gigatoken",),
         counted=("split",),
     )
+
+
+def _segments(observations: str) -> Iterator[Item]:
+    return (Item(str(path), path.name) for path in ledger.whole(Path(observations)))
 
 
 def _read(part: Part, account: Account, *, config: Config) -> Iterator[pa.RecordBatch]:

@@ -51,19 +51,20 @@ def rebuild(
         _begin(entry)
     if any([adopt(few) for few in _by_dataset(states)]):
         states = state.inspect(plan, root, shards)
+    early = Early(states)
     for name, entry in states.items():
         progress(name, entry.done, entry.tasks)
         if entry.status == "whole" or entry.done == entry.tasks:
             _finish(entry, root)
-    _run_tasks(states, root, executor, progress)
+            early.whole(entry)
+    _run_tasks(states, early, root, executor, progress)
 
 
 def _run_tasks(
-    states: Mapping[str, State], root: Path, executor: Executor, progress: Progress
+    states: Mapping[str, State], early: Early, root: Path, executor: Executor, progress: Progress
 ) -> None:
     left = Schedule(states)
     done = {name: entry.done for name, entry in states.items()}
-    early = Early(states)
     while left or early:
         while task := left.next(executor.free) or early.next(left.waits, executor.free):
             executor.submit(task)
@@ -77,6 +78,7 @@ def _run_tasks(
         progress(task.stage.makes, done[task.stage.makes], entry.tasks)
         if done[task.stage.makes] == entry.tasks:
             _finish(entry, root)
+            early.whole(entry)
 
 
 def _by_dataset(states: Mapping[str, State]) -> Iterator[list[Task]]:

@@ -140,6 +140,8 @@ class Ahead:
     paths. Asked every few seconds."""
     step: Step
     """Run on each of them, once: an effect."""
+    forget: Callable[[], None] | None = None
+    """Takes away what it left, when the stage is whole."""
 
 
 @dataclass(frozen=True, kw_only=True)

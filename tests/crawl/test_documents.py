@@ -1,6 +1,5 @@
 """Pages become documents, one each, whatever the bytes do to the process that reads them."""
 
-import datetime
 import gzip
 import subprocess
 import sys
@@ -12,62 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from crawl import documents, observations, pages, warc
+from crawl import documents
 from crawl.config import CrawlConfig
 from crawl.extractor import Request
-from crawl.schema import DOCUMENTS, DocumentOutcome, Observation, PageOutcome
-from tests import web, web_faults
-
-CONFIG = CrawlConfig(live=False, max_decoded_bytes=200_000)
-MOMENT = datetime.datetime(2016, 5, 4, tzinfo=datetime.UTC)
-SENTENCE = "The quick brown fox jumps over the lazy dog, as it has done for many years. "
-
-
-def article(title: str = "A title", text: str = SENTENCE * 8) -> bytes:
-    return (
-        f"<html><head><title>{title}</title>"
-        '<meta property="article:published_time" content="2015-03-02T10:00:00Z"></head>'
-        f"<body><nav>Home About</nav><article><h1>{title}</h1><p>{text}</p></article>"
-        "<footer>Imprint</footer></body></html>"
-    ).encode()
-
-
-class Shelf:
-    """A ledger with pages of a test's making."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.addresses: list[str] = []
-
-    def put(self, path: str, body: bytes, *headers: tuple[str, str], outcome: str = "ok") -> None:
-        address = f"http://a.com/{path}"
-        self.addresses.append(address)
-        (link,) = web.links_to(address).to_pylist()
-        low, high = observations.LOWEST, observations.HIGHEST
-        with observations.Writer(self.folder, low, high, label="test") as writer:
-            answer = warc.Answer(200, "OK", headers, body)
-            place = writer.archive(warc.Exchange(address, MOMENT, answer))
-            row = Observation(
-                link_id=link["link_id"],
-                url_key=link["url_key"],
-                url=address,
-                outcome=PageOutcome(outcome),
-                source="archive",
-                status=200,
-                final_url=address,
-                content_type=answer.header("Content-Type"),
-                fetched_at=MOMENT,
-            )
-            writer.append(row, place)
-
-    def pages(self) -> list[pa.RecordBatch]:
-        links = web.links_to(*self.addresses)
-        return list(pages.fetch([links], str(self.folder), CONFIG))
-
-    def documents(self, batches: list[pa.RecordBatch] | None = None) -> dict[str, dict[str, Any]]:
-        made = list(documents.extract(batches or self.pages(), str(self.folder), CONFIG))
-        assert all(batch.schema == DOCUMENTS for batch in made)
-        return {row["url"][13:]: row for batch in made for row in batch.to_pylist()}
+from crawl.schema import DocumentOutcome
+from tests import web_faults
+from tests.crawl.shelf import CONFIG, SENTENCE, Shelf, article
 
 
 @pytest.fixture
@@ -110,12 +59,9 @@ def test_every_page_is_one_document_with_its_outcome(shelf: Shelf) -> None:
     assert all((row["text"] is None) == (row["outcome"] != "ok") for row in found.values())
 
 
-def test_what_grows_too_many_times_is_too_large_within_little_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"live": False, "max_decoded_bytes": 1 << 30, "extract_memory_mb": 512}
-    monkeypatch.setattr(sys.modules[__name__], "CONFIG", CrawlConfig(**settings))
-    shelf = Shelf(tmp_path / "ledger")
+def test_what_grows_too_many_times_is_too_large_within_little_memory(tmp_path: Path) -> None:
+    config = CrawlConfig(live=False, max_decoded_bytes=1 << 30, extract_memory_mb=512)
+    shelf = Shelf(tmp_path / "ledger", config)
     for coding in ("gzip", "deflate", "br", "zstd"):
         body = web_faults.bomb(coding).partition(b"\r\n\r\n")[2]
         shelf.put(coding, body, ("Content-Encoding", coding))

@@ -80,8 +80,8 @@ def ready(items: list[str]) -> list[Item]:
     return [Item(item, item) for item in items]
 
 
-def stages(tmp_path: Path, items: list[str]):
-    ahead = Ahead(ready=partial(ready, items), step=Step(run=print, schema=None))
+def stages(tmp_path: Path, items: list[str], forget=None):
+    ahead = Ahead(ready=partial(ready, items), step=Step(run=print, schema=None), forget=forget)
     plan = *errands.plan(tmp_path), replace(errands.after(tmp_path), ahead=ahead)
     return state.inspect(plan, tmp_path / "run", SHARDS)
 
@@ -132,6 +132,33 @@ def test_none_is_begun_nor_waited_for_once_nothing_waits(tmp_path: Path):
     assert one.pause(lambda _: True) == ASK_S
     assert one.next(lambda _: False, lambda _: True) is None
     assert one.pause(lambda _: False) is None
+
+
+def test_what_it_left_is_forgotten_once_the_stage_is_whole_and_none_is_under_way(tmp_path: Path):
+    forgotten = []
+    states = stages(tmp_path, ["a", "b"], lambda: forgotten.append("after"))
+    one = Early(states)
+    tasks = [one.next(lambda _: True, lambda _: True) for _ in "ab"]
+    assert one.finished(tasks[0].key)
+    one.whole(states["visits"])
+    one.whole(states["after"])
+    assert not forgotten, "b still leaves something"
+    assert one.finished(tasks[1].key) and forgotten == ["after"]
+    Early(states).whole(states["after"])
+    assert forgotten == ["after"] * 2, "what a run that was killed left"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_whole_run_has_forgotten_it(tmp_path: Path, again: bool):
+    told = tmp_path / "told"
+    after = errands.after(told)
+    left = partial((tmp_path / "left").unlink, missing_ok=True)
+    plan = *errands.plan(told), replace(after, ahead=replace(after.ahead, forget=left))
+    if again:
+        make(without(told), tmp_path / "run")
+    (tmp_path / "left").touch()
+    make(plan, tmp_path / "run")
+    assert not (tmp_path / "left").exists()
 
 
 def test_rows_that_nobody_would_find_are_refused(tmp_path: Path):
