@@ -21,8 +21,10 @@ from isal import isal_zlib
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from crawl import capture, members, observations, warc
-from crawl.schema import Observation, PageOutcome
+sys.path[0] = str(Path(__file__).parents[1])  # where `crawl` is the package, not the script here
+
+from crawl import capture, members, observations, warc  # noqa: E402
+from crawl.schema import Observation, PageOutcome  # noqa: E402
 
 ARCHIVE = Path(__file__).parents[2] / "shared/data/web/wcxb-dev.warc.zst"
 MOMENT = datetime.datetime(2016, 5, 4, 3, 2, 1, 123000, tzinfo=datetime.UTC)
