@@ -131,3 +131,11 @@ def test_a_dataset_waits_until_all_that_it_reads_stands(tmp_path: Path):
     assert waited[0] == {"counts", "losers"} and not waited[-1]
     assert waited[2] == {"counts", "losers"}  # two of three words' files are read
     assert waited[3] == {"losers"}
+
+
+def test_what_must_be_whole_before_is_waited_for_although_only_a_part_of_it_is_read():
+    step = Step(run=print, schema=toy.PAIRS, each=("counts",), after=("counts",))
+    stage = Stage(makes="last", version=1, main=step)
+    inputs = {"counts": Dataset("counts", "f", Path("counts"), 4)}
+    task = Task(stage, "main", 2, Dataset("last", "f", Path("last"), 4), inputs)
+    assert list(needs(task)) == [("counts", "main", 2), ("counts", "main", None)]

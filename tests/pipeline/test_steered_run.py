@@ -246,6 +246,7 @@ def test_whom_the_operator_denied_is_asked_by_a_rebuild_that_retries_them(
     again = rebuild(recipe, "--local", 'crawl.retry=["denied"]')
     assert "pages is made anew: crawl.retry" in again.stdout
     assert f"crawl: {PAGES} pages of 1 hosts" in again.stderr
+    assert f"crawl: ok {PAGES}; took " in again.stderr  # of this crawl alone
     assert pages_asked(site) == ALL
 
 
