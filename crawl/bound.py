@@ -55,9 +55,12 @@ def _allowed(wanted: pa.Table, said: Steering) -> pa.Table:
     """Without what the operator denies."""
     if not (said.deny or said.allow):
         return wanted
-    return wanted.filter(
-        pa.array([not said.denies(one) for one in wanted["fetch_url"].to_pylist()], pa.bool_())
-    )
+    if any("://" in pattern for pattern in (*said.deny, *said.allow)):
+        targets = wanted["fetch_url"].to_pylist()
+        return wanted.filter(pa.array([not said.denies(one) for one in targets], pa.bool_()))
+    hosts = pc.unique(wanted["host"])
+    allowed = [host for host in hosts.to_pylist() if not said.denies(f"http://{host}/")]
+    return wanted.filter(pc.is_in(wanted["host"], value_set=pa.array(allowed, pa.string())))
 
 
 def _with(found: Bound, wanted: pa.Table, delays: dict[str, float], config: CrawlConfig) -> Bound:

@@ -75,6 +75,9 @@ def test_what_archives_have_is_not_asked(tmp_path: Path) -> None:
 def test_whom_the_operator_denies_is_not_counted(tmp_path: Path) -> None:
     found = of(tmp_path, said=Steering(deny=("a.test", "http://b.test/2")))
     assert (found.host, found.pages, found.total) == ("b.test", 2, 3)
+    found = of(tmp_path, said=Steering(deny=("a.test",)))
+    assert (found.host, found.pages, found.total) == ("b.test", 3, 4)
+    assert of(tmp_path, said=Steering(allow=("c.test",))).total == 1
 
 
 def test_a_budget_of_pages_and_of_time_holds(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
             "crawl.archives=['w.warc.gz', 's3://b/w.gz', 'zip://w.gz::w.zip', 'zip://w.gz::s3://b/w.zip']",
             "crawl.ca_file=ca.pem",
             "crawl.archive_base=cc",
+            "crawl.journal=journal",
             "compare_domains=domains.txt",
         ],
     )
@@ -66,6 +67,7 @@ def test_relative_paths_are_taken_from_the_working_directory(recipe: Path, tmp_p
     )
     assert config.crawl.ca_file == str(tmp_path / "ca.pem")
     assert config.crawl.archive_base == str(tmp_path / "cc")
+    assert config.crawl.journal == str(tmp_path / "journal")
     assert settings.load(recipe).crawl.archive_base == "https://data.commoncrawl.org/"
 
 
