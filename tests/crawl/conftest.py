@@ -1,5 +1,7 @@
 """What the tests of the crawl share: the loopback web, settings that are quick, the real inputs."""
 
+import asyncio
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,11 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from crawl import pages, rounds
+from crawl import network, pages, rounds
 from crawl.config import CrawlConfig
-from crawl.schema import LINKS, PAGES
+from crawl.network import Failure
+from crawl.schema import LINKS, PAGES, PageOutcome
+from crawl.warc import Exchange
 from tests import web
 
+LOCAL = "127.0.0.1"
+MOMENT = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 Settings = Callable[..., CrawlConfig]
@@ -41,6 +47,16 @@ def settings(site: web.Site) -> Settings:
             "min_free_gb": 0.0,
         }
         return CrawlConfig(**(quick | replaced))  # type: ignore[arg-type]
+
+    return made
+
+
+@pytest.fixture
+def anywhere(site: web.Site, settings: Settings) -> Settings:
+    """Settings with which every host of .test is of the loopback web: a domain to each."""
+
+    def made(**replaced: object) -> CrawlConfig:
+        return settings(**{"resolve": {"*.test": f"127.0.0.1:{site.port}"}, **replaced})
 
     return made
 
@@ -130,3 +146,25 @@ class Owners:
             for batch in pages.fetch([links], str(self.folder), self.config)
         ]
         return {row["url"]: row for batch in batches for row in batch.to_pylist()}
+
+
+def ask(config: CrawlConfig, *targets: str, **how: Any) -> list[Exchange | PageOutcome]:
+    """The answers to all of these at once, or how asking ended."""
+
+    async def one(session: network.Web, target: str) -> Exchange | PageOutcome:
+        try:
+            return await network.ask(session, target, MOMENT, **({"most": config.max_bytes} | how))
+        except Failure as failure:
+            return failure.outcome
+
+    async def everything() -> list[Exchange | PageOutcome]:
+        async with network.session(config) as session:
+            return await asyncio.gather(*(one(session, target) for target in targets))
+
+    return asyncio.run(everything())
+
+
+def got(config: CrawlConfig, target: str = "http://a.web.test/", **how: Any) -> Exchange:
+    (answer,) = ask(config, target, **how)
+    assert isinstance(answer, Exchange), answer
+    return answer

@@ -4,22 +4,17 @@ import asyncio
 import contextlib
 import errno
 import gzip
-import itertools
 import random
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crawl import names, network, observations, origins, outcomes, pages, url
+from crawl import names, network, observations, outcomes, url
 from tests import web
 
 from .conftest import Settings, crawl
@@ -99,40 +94,6 @@ def test_hosts_that_cannot_be_reached(site: web.Site, settings: Settings, tmp_pa
     }
 
 
-def test_a_certificate_is_verified_against_the_authorities_of_the_recipe(
-    settings: Settings, tmp_path: Path
-) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is needed to make a certificate")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-         "/CN=web.test", "-addext", "subjectAltName=DNS:*.web.test",
-         "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
-    with web.serve(context) as site:
-        site.page("a.web.test", "/", PAGE)
-        resolve = {"https://*.web.test": f"127.0.0.1:{site.port}"}
-        trusting = settings(resolve=resolve, ca_file=str(tmp_path / "ca.pem"))
-        found = crawl(trusting, tmp_path / "trusting", "https://a.web.test/")
-        assert found["https://a.web.test/"]["outcome"] == "ok"
-        found = crawl(settings(resolve=resolve), tmp_path / "wary", "https://a.web.test/")
-        assert found["https://a.web.test/"]["outcome"] == "tls_error"
-
-
-def test_a_name_that_stands_for_a_private_address_is_refused(
-    site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer_names(monkeypatch, lambda host: ["127.0.0.1", "10.0.0.1"])
-    site.page("rebound.example", "/", PAGE)
-    address = f"http://rebound.example:{site.port}/"
-    row = crawl(settings(), tmp_path, address)[address]
-    assert row["outcome"] == "private_address"
-    assert site.log == []
-
-
 def test_redirects_are_followed_within_the_domain_and_each_hop_obeys_robots(
     site: web.Site, settings: Settings, tmp_path: Path
 ) -> None:
@@ -188,84 +149,6 @@ def test_robots_are_asked_first_and_obeyed(
     assert row["http://a.web.test/x"]["outcome"] == outcome
     assert site.paths("a.web.test")[0] == "/robots.txt"
     assert ("/x" in site.paths("a.web.test")) is (outcome == "ok")
-
-
-def test_no_two_requests_to_a_host_come_closer_than_its_delay(
-    site: web.Site, settings: Settings, tmp_path: Path
-) -> None:
-    site.robots("slow.web.test", "User-agent: *\nCrawl-delay: 0.12")
-    addresses = [f"http://{host}.web.test/{n}" for host in ("slow", "fast") for n in range(4)]
-    site.route("fast.web.test", "/1", web.redirect("/0"))
-    found = crawl(settings(min_delay_s=0.06), tmp_path, *addresses)
-    assert len(found) == 8
-    for host, delay_s, requests in (("slow", 0.12, 5), ("fast", 0.06, 6)):
-        at = [hit.at for hit in site.log if hit.host == f"{host}.web.test"]
-        assert len(at) == requests
-        # the server has had a request before it is answered, and a delay begins with the answer
-        pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
-        assert all(pause >= delay_s for pause in pauses)
-
-
-def in_turn(*answers: bytes) -> Callable[[Any], Awaitable[None]]:
-    """A page that answers so, one request after the other."""
-    left = iter(answers)
-
-    async def answer(writer: Any) -> None:
-        writer.write(next(left))
-        await writer.drain()
-
-    return answer
-
-
-def test_what_may_pass_is_asked_again_and_what_will_not_is_not(
-    site: web.Site, settings: Settings, tmp_path: Path
-) -> None:
-    recovers = in_turn(web.response(503), web.response(200, PAGE.encode()))
-    site.route("a.web.test", "/recovers", recovers)
-    site.route("a.web.test", "/broken", web.response(500))
-    found = crawl(
-        settings(retries=2),
-        tmp_path,
-        *(f"http://a.web.test/{name}" for name in ("recovers", "broken", "gone")),
-    )
-    assert {row["outcome"] for row in found.values()} == {"ok", "http_error"}
-    assert Counter(site.paths("a.web.test")) == {
-        "/robots.txt": 1, "/recovers": 2, "/broken": 3, "/gone": 1
-    }  # fmt: skip
-
-
-def test_a_slow_name_does_not_bring_two_requests_together(
-    site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolve = names.Names.resolve
-    seen: set[str] = set()
-
-    async def slow_at_first(self: Any, host: str, *rest: Any, **keys: Any) -> Any:
-        if host not in seen:
-            seen.add(host)
-            await asyncio.sleep(0.3)
-        return await resolve(self, host, *rest, **keys)
-
-    monkeypatch.setattr(names.Names, "resolve", slow_at_first)
-    crawl(settings(min_delay_s=0.2), tmp_path, *(f"http://a.web.test/{n}" for n in range(2)))
-    at = [hit.at for hit in site.log]
-    assert len(at) == 3 and all(b - a >= 0.2 for a, b in itertools.pairwise(at))
-
-
-def test_a_host_that_only_fails_is_given_up(
-    site: web.Site, settings: Settings, tmp_path: Path
-) -> None:
-    addresses = [f"http://a.web.test/{n}" for n in range(40)]
-    for n in range(40):
-        site.route("a.web.test", f"/{n}", web.response(503))
-    site.page("b.a.web.test", "/", PAGE)
-    site.route("c.a.web.test", "/", web.redirect("http://a.web.test/0"))
-    others = ["http://b.a.web.test/", "http://c.a.web.test/"]
-    found = crawl(settings(retries=2, max_failures=7), tmp_path, *addresses, *others)
-    assert len(site.paths("a.web.test")) <= 1 + 7
-    assert {found[address]["outcome"] for address in addresses} == {"http_error"}
-    assert found[others[0]]["outcome"] == "ok"
-    assert found[others[1]]["outcome"] == "http_error"
 
 
 def test_a_host_that_is_not_there_costs_few_attempts(
@@ -438,44 +321,6 @@ def test_as_many_redirects_are_followed_as_the_recipe_says(
     assert site.paths("a.web.test") == ["/robots.txt", "/0", "/1", "/2"]
     row = crawl(settings(max_redirects=3), tmp_path / "three", "http://a.web.test/0")
     assert row["http://a.web.test/0"]["outcome"] == "ok"
-
-
-def test_a_host_that_was_asked_too_often_is_asked_again_later(
-    site: web.Site, settings: Settings, tmp_path: Path
-) -> None:
-    relents = in_turn(web.response(429), web.response(200, PAGE.encode()))
-    site.route("a.web.test", "/", relents)
-    row = crawl(settings(), tmp_path, "http://a.web.test/")["http://a.web.test/"]
-    assert row["outcome"] == "ok"
-
-
-def test_a_crawl_delay_of_a_day_does_not_hold_up_the_crawl(
-    site: web.Site, settings: Settings, tmp_path: Path
-) -> None:
-    site.robots("a.web.test", "User-agent: *\nCrawl-delay: 86400")
-    site.page("a.web.test", "/", PAGE)
-    row = crawl(settings(max_delay_s=0.05), tmp_path, "http://a.web.test/")["http://a.web.test/"]
-    assert row["outcome"] == "ok"
-
-
-def test_a_robots_file_is_asked_for_again_after_a_day(
-    site: web.Site, settings: Settings, tmp_path: Path
-) -> None:
-    gone = [0.0]
-
-    async def a_day_later(writer: Any) -> None:
-        gone[0] += origins.CACHE_S
-        writer.write(web.response(200, PAGE.encode()))
-        await writer.drain()
-
-    for path in ("/1", "/2"):
-        site.route("a.web.test", path, a_day_later)
-    links = [web.links_to("http://a.web.test/1", "http://a.web.test/2")]
-    clock = lambda: time.monotonic() + gone[0]  # noqa: E731
-    found = list(pages.ask(links, str(tmp_path), settings(), clock=clock))
-    found = list(pages.fetch(links, str(tmp_path), settings()))
-    assert [row["outcome"] for batch in found for row in batch.to_pylist()] == ["ok", "ok"]
-    assert site.paths("a.web.test")[::2] == ["/robots.txt", "/robots.txt"]
 
 
 def test_no_cookie_is_kept_and_no_proxy_of_the_environment_is_used(

@@ -29,16 +29,6 @@ DEADLINE_S = 60.0
 Settled = dict[int, BaseException | list[Any]]
 
 
-@pytest.fixture
-def anywhere(site: web.Site, settings: Settings) -> Settings:
-    """Settings with which every host of .test is of the loopback web: a domain to each."""
-
-    def made(**replaced: object) -> Any:
-        return settings(**{"resolve": {"*.test": f"127.0.0.1:{site.port}"}, **replaced})
-
-    return made
-
-
 def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not true():
