@@ -56,6 +56,7 @@ class Crawler:
         for origin, got in work.rules.items():
             rules = robots.verdict(got.status, got.body, self.token)
             _, waited = self.gates.settle(origin, rules, PageOutcome.ROBOTS_UNREACHABLE, now)
+            self.jobs.asked_to_slow_down(url.host(origin), work, rules.crawl_delay_s() or 0.0)
             self.jobs.go_on(waited)
         for origin, since in work.notes.unreachable(moment):
             self.gates.remember(origin, now - since)
@@ -164,7 +165,7 @@ class Crawler:
             if not (cause and self.jobs.retry(host, file)):
                 file.work.writer.archive(exchange, {"purpose": f"{file.kind} of {file.origin}"})
                 self._file_answered(file, exchange)
-        self.jobs.ended(host, began, cause, wait_s)
+        self.jobs.ended(host, file.work, began, cause, wait_s)
 
     def _file_answered(self, file: OriginFile, exchange: Exchange) -> None:
         if file.step is None:
@@ -227,7 +228,7 @@ class Crawler:
         now, notes = self.clock(), file.work.notes
         rules, waited = self.gates.settle(file.origin, found, refusal, now)
         host, delay_s = url.host(file.origin), rules.crawl_delay_s() or 0.0
-        delay_s = self.jobs.asked_to_slow_down(host, file, delay_s)
+        delay_s = self.jobs.asked_to_slow_down(host, file.work, delay_s)
         self.status.expect(host, (self.frontier.left(host) + len(waited)) * delay_s)
         if refusal not in OURS:
             since = self.gates.unreachable_since(file.origin)
@@ -253,7 +254,7 @@ class Crawler:
                 wait_s = self.jobs.asked_to_wait(host, page, exchange.answer)
             if not (cause and self.jobs.retry(host, page)):
                 self._page_answered(page, exchange, self.clock() - began, said)
-        self.jobs.ended(host, began, cause, wait_s)
+        self.jobs.ended(host, page.work, began, cause, wait_s)
 
     def _wanted(self, answer: Answer) -> bool:
         """Whether the body of an answer is worth reading: that of an error tells why."""

@@ -15,7 +15,7 @@ from crawl import url
 from crawl.config import CrawlConfig
 from crawl.gates import Gates
 from crawl.hosts import NEVER
-from crawl.pace import retry_after
+from crawl.pace import Pace, retry_after
 from crawl.schema import PageOutcome
 from crawl.turns import Clock, Now, Turns
 from crawl.warc import Answer
@@ -30,6 +30,7 @@ class Jobs:
     ) -> None:
         self._turns, self._frontier, self._gates = turns, turns.frontier, gates
         self._config, self._clock, self._now = config, clock, now
+        self._pace = Pace.of(config)
         self._causes: dict[str, PageOutcome] = {}  # of hosts whose last request failed
 
     def add(self, work: Work) -> None:
@@ -91,7 +92,7 @@ class Jobs:
         return True
 
     def ended(
-        self, host: str, began: float, cause: PageOutcome | None, wait_s: float | None
+        self, host: str, work: Work, began: float, cause: PageOutcome | None, wait_s: float | None
     ) -> None:
         """A turn of a host is over; `cause` is a failure that may pass."""
         if cause:
@@ -99,6 +100,8 @@ class Jobs:
         else:
             self._causes.pop(host, None)
         now = self._clock()
+        if (rest_s := self._pace.delay_s(0.0, now - began)) > self._pace.min_delay_s:
+            work.notes.rest(host, rest_s)
         self._frontier.ended(
             host, now, latency_s=now - began, failed=cause is not None, retry_after_s=wait_s
         )
@@ -118,18 +121,19 @@ class Jobs:
         wait_s = retry_after(value, self._now())
         if wait_s is not None:
             wait_s = min(wait_s, self._config.max_retry_after_s)
-            until = self._now() + datetime.timedelta(seconds=wait_s)
+            # to the millisecond, which is never the one before
+            until = self._now() + datetime.timedelta(seconds=wait_s, milliseconds=1)
             notes = job.work.notes
             notes.tell(msgspec.structs.replace(notes.about(host), until=until))
         return wait_s
 
-    def asked_to_slow_down(self, host: str, job: Job, delay_s: float) -> float:
+    def asked_to_slow_down(self, host: str, work: Work, delay_s: float) -> float:
         """A host's robots.txt has a Crawl-delay, or none: 0; returns what of it counts."""
         delay_s = min(delay_s, self._config.max_delay_s)
         if delay_s <= self._config.min_delay_s:
             return 0.0
         self._frontier.slow(host, delay_s)
-        notes = job.work.notes
+        notes = work.notes
         notes.tell(msgspec.structs.replace(notes.about(host), delay_s=delay_s))
         return delay_s
 
@@ -141,7 +145,8 @@ class Jobs:
         """When a host may first be asked: at once, unless an earlier crawl asked it."""
         if not work.notes.begun:
             return NEVER
-        free_at, until = work.began_at + self.delay_s(work, host), work.notes.until(host)
+        delay_s = max(self._config.min_delay_s, work.notes.full_delay_s(host))
+        free_at, until = work.began_at + delay_s, work.notes.until(host)
         if until:
             free_at = max(free_at, self._clock() + (until - self._now()).total_seconds())
         return free_at

@@ -7,6 +7,7 @@ and until when. Lines are appended and never changed; the last about a host coun
 
 import datetime
 import errno
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str
     delay_s: float = 0.0
     """Its Crawl-delay."""
+    rest_s: float = 0.0
+    """Seconds that it was left alone at most because it answered slowly, or a little more."""
     until: datetime.datetime | None = None
     """Not to be asked before: its Retry-After."""
     unreachable_since: datetime.datetime | None = None
@@ -56,6 +59,18 @@ class Notes:
     def delay_s(self, host: str) -> float:
         """The Crawl-delay of a host, where it was told."""
         return self.of[host].delay_s if host in self.of else 0.0
+
+    def full_delay_s(self, host: str) -> float:
+        """What a host is left alone for, after whatever it was asked last."""
+        note = self.about(host)
+        return max(note.delay_s, note.rest_s)
+
+    def rest(self, host: str, rest_s: float) -> None:
+        """Keeps how long a host is left alone after a slow answer: the most, rounded up to a power
+        of two, so that a host has a few lines at most."""
+        if rest_s > self.full_delay_s(host):
+            rounded = 2.0 ** math.ceil(math.log2(rest_s))
+            self.tell(msgspec.structs.replace(self.about(host), rest_s=rounded))
 
     def until(self, host: str) -> datetime.datetime | None:
         """Before when a host is not to be asked, where it said so."""

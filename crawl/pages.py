@@ -103,7 +103,9 @@ def ask(
         *rounds.leaving(rounds.of(visited, pages), config.max_redirects),
         *(visit for visit in visits if visit.link_id in work.waiting),
     ]
-    yield from rounds.table(left, work.elsewhere, work.fetched).to_batches()
+    # Who waits for another robots.txt now needs those that were told before once more.
+    told_again = rules.values() if work.waiting else ()
+    yield from rounds.table(left, work.elsewhere, [*work.fetched, *told_again]).to_batches()
 
 
 def crawl(
