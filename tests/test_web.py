@@ -123,6 +123,11 @@ def test_what_is_still_being_answered_overlaps_with_all_that_follows() -> None:
     assert kinds(log) == ["overlapping"]
 
 
+def test_a_long_answer_counts_behind_a_short_one() -> None:
+    log = [hit("a.test", ROBOTS, 0, 50), hit("a.test", ROBOTS, 1, 2), hit("a.test", "/", 40, 41)]
+    assert kinds(log) == ["overlapping", "overlapping"]
+
+
 def test_who_leaves_may_be_heard_of_late_but_not_later_than_that() -> None:
     first = hit("a.test", ROBOTS, 0, 10, cut=True)
     again = hit("a.test", ROBOTS, 10 + DELAY_S - LAG_S / 2, 12)

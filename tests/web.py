@@ -130,16 +130,13 @@ def spawn(world: World, folder: Path) -> Iterator[Served]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert child.stdin and child.stdout
-    with child:
-        try:
-            ports = child.stdout.readline().split()
-            if len(ports) != 2:
-                raise RuntimeError("the loopback web could not be started: see what it wrote above")
-            ca_file = str(folder / "ca.pem")
-            yield Served(world, int(ports[0]), int(ports[1]), ca_file, log_file)
-        finally:
-            child.stdin.close()
+    assert child.stdout
+    with child:  # which closes its standard input
+        ports = child.stdout.readline().split()
+        if len(ports) != 2:
+            raise RuntimeError("the loopback web could not be started: see what it wrote above")
+        ca_file = str(folder / "ca.pem")
+        yield Served(world, int(ports[0]), int(ports[1]), ca_file, log_file)
 
 
 @contextlib.contextmanager
