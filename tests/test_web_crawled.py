@@ -3,15 +3,11 @@ log holds nothing against who asked."""
 
 from pathlib import Path
 
-import pytest
-
 from crawl import pages
 from crawl.config import CrawlConfig
 from tests import web, web_log, web_pages, web_robots, web_tls
 
 DELAY_S = 0.05
-UNREAD = {"noai_field", "noindex_field", "tdm_field"}
-"""Pages whose header refuses, so that their bodies are not read."""
 
 
 def settings(served: web.Served) -> CrawlConfig:
@@ -70,7 +66,7 @@ def robots_of(kinds: set[str]) -> web.World:
 
 
 def test_every_kind_of_page(tmp_path: Path) -> None:
-    world = pages_of(set(web_pages.KINDS) - UNREAD)
+    world = pages_of(set(web_pages.KINDS))
     links = first_of_each(world, "pages")
     assert len(links) == len(world.pages)
     crawled(world, links, tmp_path)
@@ -89,12 +85,6 @@ def test_every_kind_of_certificate(tmp_path: Path) -> None:
     links = first_of_each(world, "tls")
     assert len(links) == len(weights)
     crawled(world, links, tmp_path)
-
-
-@pytest.mark.xfail(reason="a body that is refused unread ends as too_large", strict=True)
-def test_pages_whose_header_refuses(tmp_path: Path) -> None:
-    world = pages_of(UNREAD)
-    crawled(world, first_of_each(world, "pages"), tmp_path)
 
 
 def test_many_links_of_proper_hosts_and_of_some_that_are_not(tmp_path: Path) -> None:
