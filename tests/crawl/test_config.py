@@ -118,7 +118,7 @@ def test_domains_are_taken_as_hosts_are_compared() -> None:
 
 
 def test_a_proxy_and_name_servers_of_both_versions_are_taken() -> None:
-    for proxy in ("http://proxy.example:3128", "http://10.0.0.1:8080/", "http://[::1]:3128"):
+    for proxy in ("http://proxy.example:3128", "http://me:word@10.0.0.1:80/", "http://[::1]:3128"):
         assert load(proxy=proxy).proxy == proxy
     servers = ("9.9.9.9", "9.9.9.9:53", "[2620:fe::fe]:53", "2620:fe::fe")
     assert load(name_servers=list(servers)).name_servers == servers
