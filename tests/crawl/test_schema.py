@@ -20,7 +20,7 @@ from crawl import schema
         (
             schema.PAGES,
             "link_id url outcome source status final_url content_type bytes digest fetched_at "
-            "elapsed_s warc_file warc_offset warc_length",
+            "elapsed_s warc_file warc_offset warc_length ai_signals days_from_post",
         ),
         (schema.DOCUMENTS, "document_id url outcome text title author date extractor"),
     ],
