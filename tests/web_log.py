@@ -34,6 +34,8 @@ class Hit:
     """When the end of its answer was handed on; None while it has not been."""
     cut: bool = False
     """It had no end: one side left, at about that moment."""
+    agent: str = ""
+    """Who asked, in its own words. Empty where the log is one in memory, which has the head."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -74,7 +76,8 @@ class FileLog:
         """A request has come in whole."""
         self._count += 1
         self._numbers[id(hit)] = self._count
-        self._write([os.getpid(), self._count, hit.host, hit.path, hit.at, hit.tls])
+        said = [hit.host, hit.path, hit.at, hit.tls, _agent(hit.head)]
+        self._write([os.getpid(), self._count, *said])
 
     def over(self, hit: Hit) -> None:
         """Its answer has ended."""
@@ -98,6 +101,12 @@ class ListLog(list[Hit]):
 Log = FileLog | ListLog
 
 
+def _agent(head: bytes) -> str:
+    start = head.lower().find(b"\r\nuser-agent:")
+    line = head[start + 13 :].partition(b"\r\n")[0] if start >= 0 else b""
+    return line.strip().decode("latin-1")
+
+
 def read(path: Path) -> list[Hit]:
     """The requests of a log in a file, in the order in which they came."""
     found: dict[tuple[int, int], Hit] = {}
@@ -107,8 +116,8 @@ def read(path: Path) -> list[Hit]:
         if len(told) == 2:
             found[process, number].ended, found[process, number].cut = told
         else:
-            host, asked, at, tls = told
-            found[process, number] = Hit(host, asked, at, tls=tls)
+            host, asked, at, tls, agent = told
+            found[process, number] = Hit(host, asked, at, tls=tls, agent=agent)
     return list(found.values())
 
 

@@ -134,9 +134,9 @@ class World:
         return page.asks + retries * page.passing
 
     def delay_of(self, host: str) -> float:
-        """The Crawl-delay that a host asks for, in seconds; 0 where it asks for none."""
+        """The Crawl-delay that a host asks for, or who speaks for it, in seconds; 0: none."""
         number = self.number(host)
-        asks = number is not None and self.robots_of(number) == "delay"
+        asks = number is not None and self.robots_of(number) in ("delay", "offsite")
         return self.crawl_delay_s if asks else 0.0
 
     # What is answered
@@ -149,7 +149,7 @@ class World:
         place = Place(self, number, hit.host, hit.path, self._times(hit))
         robots = web_robots.KINDS[self.robots_of(number)]
         if hit.path == web_robots.OF_OTHERS:
-            answer = web_robots.KINDS["open"].answer(place)
+            answer = web_robots.KINDS["delay"].answer(place)
         elif hit.path.startswith(OF_ROBOTS):
             answer = robots.answer(place)
         elif hit.path == TDM and robots.tdm:
