@@ -103,6 +103,7 @@ class Texts:
         self._folder = folder
         self._places = lru_cache(HELD_FILES)(self._look)
         self._held = OrderedDict[tuple[str, int], pa.Table]()
+        self._bytes = 0
 
     def find(self, page: Row) -> Reply | None:
         """The text of a page that has one; None where it was not kept, or cannot be read."""
@@ -130,14 +131,17 @@ class Texts:
         return [(one.min, one.max) for one in ids]
 
     def _group(self, name: str, number: int) -> pa.Table:
-        if (name, number) not in self._held:
+        key = name, number
+        if key not in self._held:
             path = path_of(self._folder, name)
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                self._held[name, number] = file.read_row_group(number)
-        self._held.move_to_end((name, number))
-        while len(self._held) > 1 and sum(one.nbytes for one in self._held.values()) > HELD_BYTES:
-            self._held.popitem(last=False)
-        return self._held[name, number]
+                self._held[key] = file.read_row_group(number)
+            self._bytes += self._held[key].nbytes
+            while len(self._held) > 1 and self._bytes > HELD_BYTES:
+                _, oldest = self._held.popitem(last=False)
+                self._bytes -= oldest.nbytes
+        self._held.move_to_end(key)
+        return self._held[key]
 
 
 def _reply(row: Row) -> Reply:
