@@ -200,6 +200,36 @@ def test_a_task_that_is_wanted_back_is_not_held_up_by_what_comes_then(
     assert len(observations.read(tmp_path)) == 0  # no outcome: another attempt was left
 
 
+def test_a_hop_of_a_task_that_is_wanted_back_joins_no_queue(
+    site: web.Site, anywhere: Settings, tmp_path: Path
+) -> None:
+    """Its host was asked before, and is to be left alone for an hour."""
+    free, asked = threading.Event(), list[str]()
+
+    def hop(path: str) -> web.Handler:
+        async def answer(writer: Any) -> None:
+            asked.append(path)
+            while len(asked) == 2 and not free.is_set():
+                await asyncio.sleep(0.005)
+            writer.write(web.redirect(f"http://www.a.test{path}"))
+            await writer.drain()
+
+        return answer
+
+    site.robots("www.a.test", "User-agent: *\nCrawl-delay: 3000")
+    for path in ("/1", "/2"):
+        site.route("a.test", path, hop(path))
+    links = ["http://a.test/1", "http://a.test/2"]
+    owners = Owners(anywhere(max_delay_s=3600.0), tmp_path, *links, count=1)
+    tasks = Tasks(owners, [0])
+    until(lambda: len(asked) == 2 and site.paths("www.a.test") == ["/robots.txt"])
+    tasks.wanted[0].set()
+    running = next(iter(service._RUNNING.values()))
+    until(lambda: all(work.released for work in running.crawler._works))
+    free.set()
+    assert isinstance(tasks.join()[0], Released)
+
+
 def test_hops_that_wait_for_their_turn_are_given_back_at_once(
     site: web.Site, anywhere: Settings, tmp_path: Path
 ) -> None:
