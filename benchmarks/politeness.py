@@ -26,12 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[0] = str(Path(__file__).parents[1])  # where `crawl` is the package, not the script here
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # where `crawl` is the package, not the script
 
-from crawl.config import CrawlConfig  # noqa: E402
-from crawl.frontier import Ask, Done, Drop, Frontier, Wait  # noqa: E402
-from crawl.hosts import Host, LongestFirst  # noqa: E402
-from crawl.pace import Pace, bound_s  # noqa: E402
+from crawl.config import CrawlConfig
+from crawl.frontier import Ask, Done, Drop, Frontier, Wait
+from crawl.hosts import Host, LongestFirst
+from crawl.pace import Pace, bound_s
 
 DOMAINS = Path(__file__).parents[2] / "shared/data/reddit/webtext_top_domains.txt"
 RECIPE = CrawlConfig()
