@@ -104,7 +104,7 @@ LONG = TEXT + b"# and so on\n" * 100_000
     [
         (200, PLAIN, TEXT, None),
         (200, PLAIN, b"\xef\xbb\xbf" + TEXT, None),
-        (200, PACKED, gzip.compress(TEXT), None),
+        (200, PACKED, gzip.compress(TEXT, mtime=0), None),
         (200, PACKED, b"no gzip", None),
         (200, PLAIN, TEXT, "disconnect"),  # half a file is none
         (200, PLAIN, TEXT, "time"),
