@@ -196,7 +196,9 @@ def test_a_full_disk_ends_in_one_line_and_a_resumable_state(
     told: Story, undisturbed, tmp_path: Path
 ):
     with story.disk(tmp_path / "disk", size="192k") as disk:
-        output = told.run("rebuild", disk / "run", code=1)
+        # not short of space from the beginning, but full on the way
+        full = "crawl.min_free_gb=0"
+        output = told.run("rebuild", disk / "run", full, code=1)
         assert "the disk is full" in output.splitlines()[-1]
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        assert root_hash(told.run("rebuild", disk / "run", "--local")) == undisturbed[1]
+        assert root_hash(told.run("rebuild", disk / "run", full, "--local")) == undisturbed[1]
