@@ -313,7 +313,7 @@ def impolite(
 
 def full_delay_s(note: Note | None) -> float:
     """The delay that is kept for a host."""
-    return max(note.delay_s, getattr(note, "rest_s", 0.0)) if note else 0.0
+    return max(note.delay_s, note.rest_s) if note else 0.0
 
 
 def _busy(part: Part, hits: Iterable[Hit]) -> set[int]:

@@ -2,6 +2,7 @@
 round after round, is asked once, and obeys what it finds there; robots.txt files too."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,28 @@ def test_a_link_whose_hop_waits_for_a_robots_txt_elsewhere_goes_on_there(
     robots_elsewhere(site)
     page = Owners(anywhere(), tmp_path, "http://www.a.test/1").crawl()["http://www.a.test/1"]
     assert (page["outcome"], page["final_url"]) == ("ok", "http://a.test/yes")
+
+
+def test_a_link_that_waits_for_one_robots_txt_elsewhere_after_another_goes_on(
+    site: web.Site, anywhere: Settings, tmp_path: Path
+) -> None:
+    for host in ("a.test", "www.a.test"):
+        site.route(host, "/robots.txt", web.redirect(f"http://c.test/of-{host}"))
+        site.route("c.test", f"/of-{host}", web.response(200, b"User-agent: *\nDisallow: /no"))
+    site.route("a.test", "/1", web.redirect("http://www.a.test/2"))
+    site.page("www.a.test", "/2", PAGE)
+    page = Owners(anywhere(), tmp_path, "http://a.test/1").crawl()["http://a.test/1"]
+    assert (page["outcome"], page["final_url"]) == ("ok", "http://www.a.test/2")
+
+
+def test_a_crawl_delay_in_a_robots_txt_elsewhere_is_kept(
+    site: web.Site, anywhere: Settings, tmp_path: Path
+) -> None:
+    site.route("a.test", "/robots.txt", web.redirect("http://c.test/r"))
+    site.route("c.test", "/r", web.response(200, b"User-agent: *\nCrawl-delay: 0.25"))
+    Owners(anywhere(), tmp_path, *(f"http://a.test/{n}" for n in range(3))).crawl()
+    at = [hit.at for hit in site.log if hit.host == "a.test" and hit.path != "/robots.txt"]
+    assert len(at) == 3 and all(after - before >= 0.25 for before, after in pairwise(at))
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,17 @@ def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
         with pytest.raises(OSError) as raised:
             told.tell(Note(host="a.test", delay_s=5.0))
     assert raised.value.errno == errno.ENOSPC
+
+
+def test_how_long_a_slow_host_is_left_alone_is_kept_rounded_up_and_in_few_lines(
+    tmp_path: Path,
+) -> None:
+    with notes(tmp_path) as told:
+        for n in range(1, 1000):
+            told.rest("a.test", n / 100)
+            assert n / 100 <= told.full_delay_s("a.test") < n / 50 + 0.01
+        told.rest("a.test", 0.5)  # of all answers the slowest counts
+    with notes(tmp_path) as again:
+        assert again.full_delay_s("a.test") == 16.0 and again.delay_s("a.test") == 0.0
+    (path,) = tmp_path.glob("*.hosts")
+    assert path.read_bytes().count(b"\n") <= 12

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from crawl import names, origins, pages
+from crawl import names, observations, origins, pages
+from crawl.notes import Notes
 from tests import web
 
 from .conftest import Settings, crawl
@@ -278,6 +279,30 @@ def test_after_a_restart_a_retry_after_still_holds(
     busy = site.log[-1].at
     crawl(settings(retries=0), tmp_path, "http://a.web.test/2")
     assert site.log[2].at - busy >= 1.99
+
+
+def test_a_retry_after_is_kept_for_a_restart_with_all_its_milliseconds(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    """A date has none of what is less: the moment was up to one later than it says."""
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 678000, datetime.UTC)
+    site.route("a.web.test", "/1", web.response(503, b"", {"Retry-After": "2"}))
+    links = [web.links_to("http://a.web.test/1")]
+    list(pages.ask(links, str(tmp_path), settings(retries=0), now=lambda: moment))
+    with Notes(tmp_path, observations.LOWEST, observations.HIGHEST, label="live") as notes:
+        until = notes.until("a.web.test")
+    assert until and until - moment == datetime.timedelta(seconds=2, milliseconds=1)
+
+
+def test_after_a_restart_a_host_that_was_slow_is_left_alone_as_long_as_before(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    site.route("a.web.test", "/1", web.Ready(GOOD, after_s=0.2))
+    config = settings(latency_factor=3.0)
+    crawl(config, tmp_path, "http://a.web.test/1")
+    since = time.monotonic()
+    crawl(config, tmp_path, "http://a.web.test/2")
+    assert first(site, "a.web.test", since) >= 0.6
 
 
 def test_after_a_restart_a_host_that_a_redirect_leads_to_waits_too(
