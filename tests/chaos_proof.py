@@ -305,7 +305,7 @@ def impolite(
                     told.append("its Retry-After was not kept")
             if then.at - end < owed:
                 told.append(f"the next came {then.at - end:.6f} s later, not {owed:.6f}")
-            if one is not other:
+            if one.over <= other.began:
                 told += _too_early(one.kept, other, then, min_delay_s)
             found += [f"{first.at:.6f} {host}{first.path}: {text}" for text in told]
     return found
@@ -333,7 +333,8 @@ def _busy(part: Part, hits: Iterable[Hit]) -> set[int]:
 
 
 def _too_early(kept: Kept, life: Told, hit: Hit, least: float) -> list[str]:
-    """That a life asked a host that an earlier one had asked before one full delay was over."""
+    """That a life asked a host that one which was over before it had asked, before one full delay
+    had passed."""
     note = kept.notes.get(hit.host)
     wait = max(least, full_delay_s(note), kept.until(hit.host) - life.began)
     after = hit.at - life.began
