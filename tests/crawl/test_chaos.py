@@ -24,8 +24,6 @@ from tests.chaos_proof import Kept, Part, Told
 
 Begin = Callable[[Life], "Future[Death]"]
 MIN_DELAY_S, LATENCY_FACTOR = 0.03, 2.0
-AT_ONCE = 5
-"""Crawls; they wait for their hosts most of the time."""
 MOST_LIVES = 60
 """Of one crawl; the last may live as long as it needs."""
 MEMORY = Path("/dev/shm")
@@ -173,9 +171,9 @@ def number_of(hit: web.Hit) -> int:
     return int(hit.agent.removeprefix("webtext/").partition(" ")[0])
 
 
-@contextmanager
-def chaos(folder: Path, kills: int, *, hosts: int, max_pages: int) -> Iterator[Chaos]:
-    """`hosts` and `max_pages` of each: of one crawl."""
+def killed(folder: Path, kills: int, *, at_once: int, hosts: int, max_pages: int) -> Chaos:
+    """Crawls that were killed so often in all, and found in order. `at_once`: of these; they wait
+    for their hosts most of the time. `hosts` and the `max_pages` of each: of one crawl."""
     world = web.World(
         seed=11,
         hosts=100 * hosts,
@@ -185,24 +183,24 @@ def chaos(folder: Path, kills: int, *, hosts: int, max_pages: int) -> Iterator[C
         latency_s=0.004,
         crawl_delay_s=0.1,
     )
-    with web.spawn(world, folder / "web") as served, mother() as begin:
-        yield Chaos(served, begin, folder, kills, hosts)
+    with (
+        web.spawn(world, folder / "web") as served,
+        mother() as begin,
+        ThreadPoolExecutor(at_once) as threads,
+    ):
+        chaos = Chaos(served, begin, folder, kills, hosts)
+        for one in [threads.submit(chaos.run) for _ in range(at_once)]:
+            one.result()
+    assert chaos.places.total() >= kills
+    return chaos
 
 
 def test_ten_kills_cost_nothing_that_was_durable(tmp_path: Path) -> None:
-    with chaos(tmp_path, 10, hosts=20, max_pages=4) as running:
-        running.run()
-    assert running.places.total() >= 10
+    killed(tmp_path, 10, at_once=2, hosts=10, max_pages=3)
 
 
 @pytest.mark.slow
 def test_two_hundred_kills_cost_nothing_that_was_durable(tmp_path: Path) -> None:
-    with (
-        chaos(tmp_path, 200, hosts=50, max_pages=20) as running,
-        ThreadPoolExecutor(AT_ONCE) as threads,
-    ):
-        for one in [threads.submit(running.run) for _ in range(AT_ONCE)]:
-            one.result()
-    assert running.places.total() >= 200
-    known = {*STEPS, "time", "requests"} - (set() if running.has_two_disks else {"copy"})
-    assert set(running.places) == known
+    chaos = killed(tmp_path, 200, at_once=5, hosts=50, max_pages=20)
+    known = {*STEPS, "time", "requests"} - (set() if chaos.has_two_disks else {"copy"})
+    assert set(chaos.places) == known
