@@ -11,7 +11,6 @@ import zlib
 import brotli  # type: ignore[import-untyped]
 import zstandard
 from charset_normalizer import from_bytes
-from isal import isal_zlib
 
 from crawl.schema import PageOutcome
 
@@ -21,11 +20,7 @@ DETECT_BYTES = 32 * 1024
 ZSTD_WINDOW = 2**23  # the most that a Content-Encoding may ask for (RFC 9659)
 CODED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 """How gzip and zstd begin: in a body that does, markup is what could not be packed."""
-GZIP = 31
-"""zlib's number for the largest window with gzip's header and trailer."""
 GZIP_PIECE = 16 * 1024
-GZIP_HEAD_BYTES = 1024
-"""For a header, a trailer and stored blocks, of a body that was not made shorter."""
 PIECE = 1024 * 1024
 """Decoded at once: the bound itself, which a recipe can set, may be more than there is memory."""
 FREE_BYTES = 1 << 20
@@ -85,8 +80,7 @@ def decode(body: bytes, coding: str | None, limit: int, ratio: float = math.inf)
 
 def first(body: bytes, coding: str | None, most: int) -> bytes:
     """The first bytes, at most so many, of a decoded body, however long. Raises Undecodable."""
-    quick = _begun(body, most) if _codings(coding) in (["gzip"], ["x-gzip"]) else None
-    return _undone(body, coding, most) if quick is None else quick
+    return _undone(body, coding, most)
 
 
 def head(body: bytes, coding: str | None) -> bytes:
@@ -169,7 +163,7 @@ def _undo(body: bytes, name: str, most: int) -> bytes:
 def _gunzip(body: bytes, most: int) -> bytes:
     # Piece by piece: a member copies what it leaves over, so many small ones cost the square.
     plain, view, at = bytearray(), memoryview(body), 0
-    members, whole, member = 0, 0, zlib.decompressobj(wbits=GZIP)
+    members, whole, member = 0, 0, zlib.decompressobj(wbits=31)
     while at < len(view) and len(plain) < most:
         piece = view[at : at + GZIP_PIECE]
         try:
@@ -180,22 +174,10 @@ def _gunzip(body: bytes, most: int) -> bytes:
             raise
         at += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)
         if member.eof:
-            members, whole, member = members + 1, len(plain), zlib.decompressobj(wbits=GZIP)
+            members, whole, member = members + 1, len(plain), zlib.decompressobj(wbits=31)
             if members > GZIP_MEMBERS:
                 raise zlib.error(f"more than {GZIP_MEMBERS} members")
     return bytes(plain)
-
-
-def _begun(body: bytes, most: int) -> bytes | None:
-    """The beginning of a sound gzip body, in a third of zlib's time; None where it takes another
-    look: at damage isal gives less than zlib would."""
-    member = isal_zlib.decompressobj(wbits=GZIP)
-    try:
-        plain = member.decompress(memoryview(body)[: most + GZIP_HEAD_BYTES], most)
-    except isal_zlib.error:  # type: ignore[misc]  # its stub takes the class for an instance
-        return None
-    is_whole = member.eof and not member.unused_data and len(body) <= most + GZIP_HEAD_BYTES
-    return bytes(plain) if is_whole or len(plain) == most else None
 
 
 def _inflate(body: bytes, most: int) -> bytes:
