@@ -222,6 +222,25 @@ def recover(
         segments.sweep(place)
 
 
+def salvage(
+    folder: Path,
+    journal: Path,
+    *,
+    wait_s: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Makes whole segments of all that killed writers of a ledger left open in its folder below
+    `journal`: nobody else can, where that is another machine's disk. A living writer's is left to
+    it, after `wait_s` seconds in all for those that are about to die."""
+    deadline = clock() + wait_s
+    place = segments.home(folder, journal)
+    for path in claims.overlapping(place, segments.OPEN_JOURNAL, LOWEST, HIGHEST):
+        while not segments.recovered(path, folder) and clock() < deadline:
+            sleep(0.05)
+    segments.sweep(place)
+
+
 def read(
     folder: Path,
     low: bytes = LOWEST,

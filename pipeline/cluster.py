@@ -11,29 +11,32 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import shard, whereabouts
 from pipeline.crew import RETRIES, Crew
 from pipeline.failures import TaskFailed, Unreachable
 from pipeline.manifest import Report
+from pipeline.room import memory_of, room_for
 from pipeline.shard import Key, Task
 from pipeline.stage import GivenBack, Step, Turn
 
+_log = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 200 << 20
 """Only reports pass through it."""
-MEMORY_SHARE = 0.8
-"""A task never asks for more of the largest node's memory: it would wait for ever."""
-SHARED_SHARE = 0.5
-"""Of a node's memory, for processes that tasks share: the rest is for those that compute."""
 GRACE_S = 45.0
 """To stop at a whole place, for tasks that run together, when all ends early: longer than what they
 wait for takes."""
+DYING_S = 10.0
+"""That a killed process may take to be gone, before what it left is saved without it."""
 
 
 @contextmanager
@@ -113,8 +116,27 @@ def _alone() -> Iterator[None]:
         private.ray_constants.ENABLE_RAY_CLUSTER, private.services.start_api_server = kept
 
 
-Resources = Mapping[str, float]
 Kind = tuple[str, int, float, float]
+Place = tuple[str, int]
+"""Of a process: the machine, as Ray names it, and its number there."""
+
+
+def _saved(salvage: Callable[[float], None], killed: int | None) -> None:
+    """Runs where a process was `killed`, or where nobody of ours is."""
+    ends = time.monotonic() + DYING_S
+    while killed and _lives(killed) and time.monotonic() < ends:
+        time.sleep(0.05)
+    salvage(0.0 if killed else DYING_S)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another's, of the same number
+        return True
+    return True
 
 
 class Shared:
@@ -123,8 +145,9 @@ class Shared:
     def __init__(self) -> None:
         self._turns: dict[int, Turn] = {}
 
-    def start(self) -> None:
-        """Answers once the process is there."""
+    def start(self) -> Place:
+        """Answers once the process is there: where."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def run(self, task: Task, attempt: int) -> Report | None:
         """Do a task; None where it was given back. `attempt` names this doing of it."""
@@ -161,18 +184,30 @@ class Processes:
         self._actors: dict[int, Any] = {}
         self._under_way: dict[Any, tuple[int, Task | None, int]] = {}
         """By reference: the member, its task (None: it starts), the attempt."""
+        self._save = ray.remote(_saved)
+        self._saving: set[Any] = set()
+        """References: until they are done, what they save is nowhere else, so nothing begins."""
+        self._known: set[str] = set()
+        """The machines on which something was, or is being, saved before the first task."""
+        self._places: dict[int, Place] = {}
 
     def references(self) -> list[Any]:
         """What to wait for."""
-        return list(self._under_way)
+        return [*self._under_way, *self._saving]
 
-    def tend(self, most: int) -> None:
-        """Have as many processes as there are tasks, `most` at most; hand out, ask back."""
+    def tend(self, most: int, machines: Iterable[str]) -> None:
+        """Have as many processes as there are tasks, `most` at most; hand out, ask back. Before,
+        have saved what the killed left on these machines."""
         while self.crew.members < min(most, len(self.crew)):
             member = next(self._numbers)
             self._actors[member] = self._process.remote()
             self._under_way[self._actors[member].start.remote()] = member, None, 0
             self.crew.hire(member)
+        for machine in set(machines) - self._known:
+            self._known.add(machine)
+            self._salvage(machine, None)
+        if self._saving:
+            return
         for member, task in self.crew.handed_out():
             attempt = next(self._numbers)
             reference = self._actors[member].run.remote(task, attempt)
@@ -188,6 +223,9 @@ class Processes:
     def settle(self, reference: Any) -> tuple[Task, Report] | None:
         """Hear what became of a reference; a task that is done, if it is that. Raises `TaskFailed`
         where its function raised, or too many processes were lost with it."""
+        if reference in self._saving:
+            self._settle_saving(reference)
+            return None
         member, task, _ = self._under_way.pop(reference)
         try:
             report = ray.get(reference)
@@ -198,6 +236,7 @@ class Processes:
             self._lost(member, error)
             return None
         if task is None:
+            self._places[member] = report
             self.crew.started(member)
         elif report is None:
             self.crew.given_back(member, task.key)
@@ -206,11 +245,29 @@ class Processes:
             return task, report
         return None
 
+    def _salvage(self, machine: str, killed: int | None) -> None:
+        if self.step.salvage:
+            there = NodeAffinitySchedulingStrategy(machine, soft=False)
+            options = self._save.options(num_cpus=0, scheduling_strategy=there)
+            self._saving.add(options.remote(self.step.salvage, killed))
+
+    def _settle_saving(self, reference: Any) -> None:
+        self._saving.discard(reference)
+        try:
+            ray.get(reference)
+        except RayTaskError as error:
+            raise TaskFailed(*self.crew.first(), error.cause or error) from error
+        except RayError as error:
+            # with its machine goes what lies there: as much as a segment's age allows
+            _log.warning("a machine is lost, with what was not saved there: %s", error)
+
     def _lost(self, member: int, error: RayError) -> None:
         ray.kill(self._actors.pop(member))  # one that cannot be reached may go on, else
         self._under_way = {
             reference: entry for reference, entry in self._under_way.items() if entry[0] != member
         }
+        if place := self._places.pop(member, None):
+            self._salvage(*place)
         for task in self.crew.died(member):
             raise TaskFailed(*task.key, error) from error
 
@@ -229,22 +286,7 @@ class Processes:
                     ray.kill(actor)
             self._actors.clear()
             self._under_way.clear()
-
-
-def memory_of(step: Step, nodes: Sequence[Resources]) -> int:
-    """Bytes to ask for; `nodes`: what each machine has of what Ray counts."""
-    largest = max(node.get("memory", 0) for node in nodes) * MEMORY_SHARE
-    return int(min(step.memory_gb * (1 << 30), largest))
-
-
-def room_for(step: Step, nodes: Sequence[Resources]) -> int:
-    """How many processes its tasks may share: as many as their CPUs allow, and half the memory."""
-    memory = max(1, memory_of(step, nodes))
-    found = (
-        min(node.get("CPU", 0) / step.cpus, node.get("memory", 0) * SHARED_SHARE / memory)
-        for node in nodes
-    )
-    return max(1, sum(map(int, found)))
+            self._saving.clear()
 
 
 def _kind(task: Task) -> Kind:
@@ -265,6 +307,7 @@ class Cluster:
     def _look(self) -> None:
         """What machines there are now: a cluster grows with what waits."""
         found = ray.nodes()  # type: ignore[no-untyped-call]
+        self._machines = [node["NodeID"] for node in found if node["Alive"]]
         self._nodes = [node["Resources"] for node in found if node["Alive"]]
         self.capacity = 4 * int(sum(node.get("CPU", 0) for node in self._nodes)) + 4
 
@@ -313,7 +356,7 @@ class Cluster:
         for kind in [kind for kind, shared in self._shared.items() if not len(shared.crew)]:
             self._shared.pop(kind).end()
         for shared in self._shared.values():
-            shared.tend(room_for(shared.step, self._nodes))
+            shared.tend(room_for(shared.step, self._nodes), self._machines)
 
     def _done(self, reference: Any) -> tuple[Task, Report]:
         task = self._tasks.pop(reference)

@@ -112,6 +112,10 @@ class Crew:
         self._losses[key] = losses
         return len(losses) > RETRIES
 
+    def first(self) -> Key:
+        """The task that waits longest, or one that is held. There must be one."""
+        return next(chain((task.key for task in self._waiting), self.held()))
+
     def held(self) -> list[Key]:
         """The tasks that members hold."""
         return list(chain.from_iterable(self._held.values()))

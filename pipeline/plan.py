@@ -13,12 +13,10 @@ to read. Everything it names is a library that knows nothing of the others.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import pyarrow as pa
 
 from crawl import (
     archives,
@@ -29,26 +27,21 @@ from crawl import (
     pages,
     parts,
     refusals,
-    repeats,
     rounds,
     service,
     signals,
-    slices,
     sought,
     submissions,
 )
-from crawl import observations as ledger
 from crawl import schema as crawled
-from crawl.config import CrawlConfig
-from crawl.streams import Part
 from dedup import corpus, duplicates, pairs, signatures
 from dedup import schema as deduped
-from pipeline import leaves
+from pipeline import adapters, leaves
 from pipeline.config import Config, content
 from pipeline.failures import BadInput
 from pipeline.fingerprint import manner
 from pipeline.leaves import Leaf
-from pipeline.stage import Account, Ahead, GivenBack, Item, Stage, Step, Turn
+from pipeline.stage import Ahead, Item, Stage, Step
 from pipeline.store import digest_of
 from training import schema as trained
 from training import tokens
@@ -106,11 +99,11 @@ def _submissions(config: Config, dumps: tuple[Item, ...]) -> Stage:
         makes="submissions",
         version=submissions.VERSION,
         main=Step(
-            run=partial(_read, config=config),
+            run=partial(adapters.read, config=config),
             schema=crawled.SUBMISSIONS,
             over=dumps,
             scatter="link_id",
-            combine=_combine,
+            combine=adapters.combine,
             accounts=True,
             memory_gb=2.5,  # a zstd window of 2^31 bytes, and 500 MB
         ),
@@ -142,7 +135,7 @@ def _pages(config: Config, archived: Sequence[Leaf], observations: str) -> Stage
         version=pages.VERSION,
         before=(*_archived(config, archived, observations), *_asked(config, observations)),
         main=Step(
-            run=partial(_fetch, observations=observations, config=config.crawl),
+            run=partial(adapters.fetch, observations=observations, config=config.crawl),
             schema=crawled.PAGES,
             each=("links",),
         ),
@@ -159,7 +152,7 @@ def _archived(config: Config, archived: Sequence[Leaf], observations: str) -> tu
     named = [one.item for one in archived if indexes.is_index(one.path)]
     warcs = tuple(one.item for one in archived if one.item not in named)
     whole = Step(
-        run=partial(_replay, observations=observations, config=config),
+        run=partial(adapters.replay, observations=observations, config=config),
         schema=None,
         over=warcs,
         whole=("links",),
@@ -188,7 +181,7 @@ def _archived(config: Config, archived: Sequence[Leaf], observations: str) -> tu
         memory_gb=1.0,
     )
     copy = Step(
-        run=partial(_copy, observations=observations, config=config),
+        run=partial(adapters.copy, observations=observations, config=config),
         schema=None,
         accounts=True,
         cpus=0.5,  # it waits for the archives
@@ -201,6 +194,9 @@ def _asked(config: Config, observations: str) -> tuple[Step, ...]:
     """The live web: every owner asks its own, then, round after round, what others hand over."""
     if not config.crawl.live:
         return ()
+    salvage = None
+    if journal := config.crawl.journal:
+        salvage = partial(adapters.salvage, observations=observations, journal=journal)
     first, later = (
         Step(
             run=partial(run, observations=observations, config=config.crawl),
@@ -209,8 +205,9 @@ def _asked(config: Config, observations: str) -> tuple[Step, ...]:
             each=("links",),
             after=("links",),  # what politeness takes is told before anybody is asked
             together=service.TASKS,
+            salvage=salvage,
         )
-        for run in (_ask, _follow)
+        for run in (adapters.ask, adapters.follow)
     )
     return (first, *[later] * rounds.ROUNDS)
 
@@ -229,7 +226,7 @@ def _documents(config: Config, observations: str) -> Stage:
     prepared = str(texts / manner(stage))
     prepare = partial(documents.prepare, prepared=prepared, config=config.crawl)
     ahead = Ahead(
-        ready=partial(_segments, observations),
+        ready=partial(adapters.segments, observations),
         step=Step(run=prepare, schema=None, accounts=True),
         forget=partial(shutil.rmtree, texts, ignore_errors=True),
     )
@@ -333,66 +330,3 @@ def _tokens(config: Config) -> Stage:
         libraries=("gigatoken",),
         counted=("split",),
     )
-
-
-def _segments(observations: str) -> Iterator[Item]:
-    return (Item(str(path), path.name) for path in ledger.whole(Path(observations)))
-
-
-def _read(part: Part, account: Account, *, config: Config) -> Iterator[pa.RecordBatch]:
-    return submissions.read(part, config.crawl, account)
-
-
-def _combine(table: pa.Table, account: Account) -> pa.Table:
-    return repeats.combine(table, account.left_out)
-
-
-def _ask(
-    kept: Iterable[pa.RecordBatch],
-    turn: Turn,
-    *,
-    handed: Iterable[pa.RecordBatch] | None = None,
-    observations: str,
-    config: CrawlConfig,
-) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from pages.ask(
-            kept, observations, config, handed=handed, wanted_back=turn.wanted_back
-        )
-    except service.Released as error:
-        raise GivenBack from error
-
-
-def _follow(
-    handed: Iterable[pa.RecordBatch],
-    kept: Iterable[pa.RecordBatch],
-    turn: Turn,
-    *,
-    observations: str,
-    config: CrawlConfig,
-) -> Iterator[pa.RecordBatch]:
-    return _ask(kept, turn, handed=handed, observations=observations, config=config)
-
-
-def _fetch(
-    *read: Iterable[pa.RecordBatch], observations: str, config: CrawlConfig
-) -> Iterator[pa.RecordBatch]:
-    # What was handed over in the last round, if there was one, nobody asks any more.
-    return pages.fetch(read[-1], observations, config)
-
-
-def _replay(
-    path: str,
-    kept: Iterable[pa.RecordBatch],
-    account: Account,
-    *,
-    observations: str,
-    config: Config,
-) -> None:
-    archives.replay(path, kept, observations, config.crawl, account.left_out)
-
-
-def _copy(
-    chosen: Iterable[pa.RecordBatch], account: Account, *, observations: str, config: Config
-) -> None:
-    slices.copy(chosen, observations, config.crawl, account.left_out)

@@ -118,6 +118,10 @@ class Step:
     """How many tasks may run at once in one long-lived process, each in a thread; then `run` takes
     a `Turn` as its very last argument. For tasks that wait for the world: they take none of the
     room of those that compute."""
+    salvage: Callable[[float], None] | None = None
+    """Of tasks that run together: saves for all what a process that was killed has left on its
+    machine. Run there before its tasks are begun again elsewhere, and on every machine before the
+    first of them; called with the seconds that it may wait for who is about to end."""
     cpus: float = 1.0
     """Of a task; where tasks run together, of the process that they share."""
     memory_gb: float = 1.0

@@ -461,6 +461,35 @@ def test_segments_lie_in_a_folder_of_their_own_ledger_until_they_are_whole(tmp_p
     assert not list(journal.glob("*/*"))
 
 
+def test_what_the_killed_left_on_a_machine_is_saved_and_the_living_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    ledger, here, there = tmp_path / "ledger", tmp_path / "here", tmp_path / "there"
+    killed, living, elsewhere = (
+        Writer(ledger, LOW, HIGH, label=label, journal=journal)
+        for label, journal in (("live", here), ("v1020", here), ("live", there))
+    )
+    for n, writer in enumerate((killed, living, elsewhere)):
+        append(writer, n)
+    for writer in (killed, elsewhere):
+        writer._segment.abandon()  # type: ignore[union-attr]
+    naps: list[float] = []
+    observations.salvage(ledger, here, wait_s=1.0, clock=lambda: sum(naps), sleep=naps.append)
+    assert 0.9 < sum(naps) < 1.2  # it may have been about to die
+    check(ledger, 1)
+    observations.salvage(ledger, there, wait_s=0.0)
+    assert len(observations.read(ledger)) == 2
+    append(living, 3)
+    living.close()
+    assert len(observations.read(ledger)) == 4
+    assert not [*here.glob("*/*"), *there.glob("*/*")]
+
+
+def test_nothing_is_saved_where_nobody_was(tmp_path: Path) -> None:
+    observations.salvage(tmp_path / "ledger", tmp_path / "journal", wait_s=0.0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_segments_of_a_crawl_without_a_journal_are_recovered_by_one_with(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "ledger", LOW, HIGH, label="live")
     append(writer, 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline import cluster, whereabouts
+from pipeline import cluster, room, whereabouts
 from pipeline import config as settings
 from pipeline.failures import Unreachable
 from pipeline.plan import plan
@@ -108,13 +108,13 @@ def test_a_ray_that_runs_is_joined_and_not_stopped(recipe: Path, tmp_path: Path)
 
 
 def test_machines_that_join_get_work(monkeypatch):
-    nodes = [{"Alive": True, "Resources": {"CPU": 2.0, "memory": 1e9}}]
+    nodes = [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0, "memory": 1e9}}]
     monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(cluster.ray, "wait", lambda references, **_: (references[:1], []))
     monkeypatch.setattr(cluster.ray, "get", lambda _: "report")
     executor = cluster.Cluster()
     assert executor.capacity == 12
-    nodes.append({"Alive": True, "Resources": {"CPU": 16.0, "memory": 1e9}})
+    nodes.append({"NodeID": "b", "Alive": True, "Resources": {"CPU": 16.0, "memory": 1e9}})
     executor._tasks = {"reference": "task"}
     assert executor.wait() == ("task", "report")
     assert executor.capacity == 76
@@ -132,9 +132,9 @@ def test_a_reader_of_a_dump_asks_for_the_memory_of_its_window(recipe: Path, monk
     with cluster.executor(None, 1) as executor:
         executor.submit(task)
         done, resources = executor.wait()
-        room = max(node["Resources"]["memory"] for node in ray.nodes())
+        largest = max(node["Resources"]["memory"] for node in ray.nodes())
     assert done is task
-    assert resources["memory"] >= min(2**31 + 500_000_000, cluster.MEMORY_SHARE * room - 1)
+    assert resources["memory"] >= min(2**31 + 500_000_000, room.MEMORY_SHARE * largest - 1)
 
 
 def test_what_listens_and_is_no_ray_is_told(monkeypatch):
@@ -158,7 +158,7 @@ def drivers(logs: Path) -> int:
 LISTENING = """
 from contextlib import suppress
 import psutil
-from pipeline import cluster, whereabouts
+from pipeline import cluster, room, whereabouts
 with cluster.connected(None, 1):
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cluster, manifest, rebuild, state
+from pipeline import cluster, manifest, rebuild, room, state
 from pipeline.crew import RETRIES
 from pipeline.failures import TaskFailed
 from pipeline.local import Local
@@ -228,10 +228,10 @@ def test_processes_leave_room_for_what_computes():
     """Of memory they take half of each machine, of CPUs as many as the step says."""
     machine = {"CPU": 8.0, "memory": 16.0 * 2**30}
     step = Step(run=print, schema=None, together=4, cpus=2.0, memory_gb=1.0)
-    assert cluster.room_for(step, [machine]) == 4
-    assert cluster.room_for(step, [machine, machine, {"CPU": 1.0, "memory": 1e9}]) == 8
+    assert room.room_for(step, [machine]) == 4
+    assert room.room_for(step, [machine, machine, {"CPU": 1.0, "memory": 1e9}]) == 8
     large = Step(run=print, schema=None, together=4, cpus=1.0, memory_gb=3.0)
-    assert cluster.room_for(large, [machine]) == 2
+    assert room.room_for(large, [machine]) == 2
     larger = Step(run=print, schema=None, together=4, cpus=1.0, memory_gb=300.0)
-    assert cluster.room_for(larger, [machine]) == 1
-    assert cluster.memory_of(larger, [machine]) == int(0.8 * machine["memory"])
+    assert room.room_for(larger, [machine]) == 1
+    assert room.memory_of(larger, [machine]) == int(0.8 * machine["memory"])
