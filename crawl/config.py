@@ -24,6 +24,7 @@ ADDRESS = re.compile(r"([0-9.]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
 SUBREDDIT = re.compile(r"(?:u_)?[A-Za-z0-9_.:-]{1,50}")
 PATTERN = re.compile(r"(?:https?://)?(?:\*\.)?[a-z0-9_.-]+")
+PASSWORD = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@")
 
 
 class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,7 +257,8 @@ def _check_user_agent(agent: str) -> None:
 
 def _check_network(config: CrawlConfig) -> None:
     if config.proxy is not None and not _is_proxy(config.proxy):
-        raise ValueError(f"proxy: {config.proxy!r} is not http://host:port of an HTTP proxy")
+        shown = without_password(config.proxy)
+        raise ValueError(f"proxy: {shown!r} is not http://host:port of an HTTP proxy")
     for server in config.name_servers:
         if not (_is_address(server) or _is_ip(server)):
             raise ValueError(
@@ -267,6 +269,11 @@ def _check_network(config: CrawlConfig) -> None:
             raise ValueError(f"{key}: is empty; name a folder, or leave it out")
     if config.journal and "://" in config.journal:
         raise ValueError(f"journal: {config.journal!r} is no folder on the machine's own disk")
+
+
+def without_password(text: str) -> str:
+    """An address as it may be shown and kept."""
+    return PASSWORD.sub(r"\1:***@", text)
 
 
 def _is_proxy(address: str) -> bool:

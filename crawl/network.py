@@ -29,7 +29,7 @@ from crawl.addresses import (
     is_public,
     pinned,
 )
-from crawl.config import CrawlConfig
+from crawl.config import CrawlConfig, without_password
 from crawl.names import FAMILIES, Names
 from crawl.schema import BadInput, PageOutcome
 from crawl.warc import Answer, Exchange, Request
@@ -203,7 +203,8 @@ async def ask(
         ):
             answer = _answer(response)
             if config.proxy and answer.status == PROXY_AUTHENTICATION:
-                raise ProxyRefuses(f"crawl.proxy: {config.proxy}: wants to know who you are")
+                shown = without_password(config.proxy)
+                raise ProxyRefuses(f"crawl.proxy: {shown}: wants to know who you are")
             body, truncated = await _body(web, response, answer, most, wanted)
     except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
         if _is_ours(error):
@@ -264,7 +265,8 @@ def _proxy_pins(config: CrawlConfig) -> tuple[Pin, ...]:
         try:
             host_address = socket.gethostbyname(host)
         except OSError as error:
-            raise BadInput(f"crawl.proxy: {config.proxy}: {error}") from error
+            shown = without_password(config.proxy)
+            raise BadInput(f"crawl.proxy: {shown}: {error}") from error
         return (Pin(port, host, False, host_address, port),)
     return (Pin(port, host, False, host, port),)
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from crawl.config import CrawlConfig
+from crawl.config import CrawlConfig, without_password
 from dedup.config import CorpusConfig, DedupConfig
 from pipeline.failures import BadInput
 from training.config import TrainingConfig
@@ -221,6 +221,15 @@ def _fields(branch: Struct, prefix: str) -> Iterator[tuple[str, Any, tuple[str, 
 
 
 def tree(config: Config) -> dict[str, Any]:
-    """The resolved tree as plain values."""
-    plain: dict[str, Any] = msgspec.to_builtins(config)
+    """The resolved tree as plain values, to be shown and kept: without the passwords that addresses
+    in it hold."""
+    plain: dict[str, Any] = _shown(msgspec.to_builtins(config))
     return plain
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shown(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(one) for one in value]
+    return without_password(value) if isinstance(value, str) else value

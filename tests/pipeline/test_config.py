@@ -243,3 +243,20 @@ def test_every_field_says_what_it_does():
             for field, after in zip(branch.body, [*branch.body[1:], None], strict=True):
                 if isinstance(field, ast.AnnAssign):
                     assert isinstance(after, ast.Expr), f"{branch.name}.{ast.unparse(field.target)}"
+
+
+def test_passwords_are_not_shown_or_kept(recipe: Path):
+    config = settings.load(
+        recipe,
+        [
+            "crawl.proxy=http://me:s3c:r@t@proxy.example:3128",
+            'crawl.submissions=["https://me:s3cret@dumps.example/a.zst", "https://a.b/x:y@z"]',
+        ],
+    )
+    told = settings.tree(config)["crawl"]
+    assert told["proxy"] == "http://me:***@proxy.example:3128"
+    assert told["submissions"] == ["https://me:***@dumps.example/a.zst", "https://a.b/x:y@z"]
+    assert config.crawl.proxy == "http://me:s3c:r@t@proxy.example:3128"
+    with pytest.raises(BadInput) as raised:
+        settings.load(recipe, ["crawl.proxy=https://me:s3cret@proxy.example:3128"])
+    assert "s3cret" not in str(raised.value)
