@@ -7,6 +7,8 @@ import codecs
 import math
 import re
 import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import brotli  # type: ignore[import-untyped]
 import zstandard
@@ -20,7 +22,8 @@ DETECT_BYTES = 32 * 1024
 ZSTD_WINDOW = 2**23  # the most that a Content-Encoding may ask for (RFC 9659)
 CODED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 """How gzip and zstd begin: in a body that does, markup is what could not be packed."""
-GZIP_PIECE = 16 * 1024
+SHOWN_BYTES = 16 * 1024
+"""Of a coded body at once to zlib, which copies what it leaves over: of a long one the square."""
 PIECE = 1024 * 1024
 """Decoded at once: the bound itself, which a recipe can set, may be more than there is memory."""
 FREE_BYTES = 1 << 20
@@ -55,12 +58,58 @@ CODECS = {
 }  # fmt: skip
 
 
+PLAIN = ("", "identity")
+Room = Callable[[], int]
+FAULTS = (zlib.error, brotli.error, zstandard.ZstdError)
+
+
 class Undecodable(ValueError):
     """The body is not what its Content-Encoding says."""
 
 
 class TooLarge(ValueError):
     """The body grows beyond the bound when it is decoded."""
+
+
+class _Padding(Exception):
+    """What follows the last member of a body is none; so much was decoded before it."""
+
+    def __init__(self, whole: int) -> None:
+        self.whole = whole
+
+
+class Opened:
+    """A body whose decoded beginning is asked for, then more of it: no byte is decoded twice."""
+
+    def __init__(self, body: bytes, coding: str | None, most: int) -> None:
+        """`most`: bytes that will be asked for at the most. Raises Undecodable."""
+        *before, name = _codings(coding)
+        for one in before:
+            body = Opened(body, one, most).first(most)
+        self._body, self._name = body, name
+        self._plain: bytes | bytearray = body if name in PLAIN else bytearray()
+        self._most = 0
+        self._pieces = iter(()) if name in PLAIN else _pieces(body, name, self._room)
+
+    def first(self, most: int) -> bytes:
+        """The first bytes, at most so many. Raises Undecodable: then nothing can be asked for."""
+        self._most = most
+        try:
+            while len(self._plain) < most and (piece := next(self._pieces, None)):
+                self._plain += piece
+        except _Padding as end:
+            self._plain = self._plain[: end.whole]
+        except FAULTS as error:
+            if self._body.startswith(CODED) or not MARKUP.search(self._body[:HEAD_BYTES]):
+                raise Undecodable(f"Content-Encoding {self._name}: {error}") from error
+            self._plain = self._body  # it is decoded already
+        if isinstance(self._plain, bytes):
+            return self._plain[:most]
+        return bytes(memoryview(self._plain)[:most])  # one copy: it may be as long as the bound
+
+    def _room(self) -> int:
+        # No byte more: what is damaged beyond what is wanted is nobody's concern.
+        return min(PIECE, self._most - len(self._plain))
 
 
 def decode(body: bytes, coding: str | None, limit: int, ratio: float = math.inf) -> bytes:
@@ -72,7 +121,7 @@ def decode(body: bytes, coding: str | None, limit: int, ratio: float = math.inf)
     """
     most = int(min(limit, max(FREE_BYTES, len(body) * ratio)))
     for name in _codings(coding):
-        body = _undo(body, name, most + 1)
+        body = first(body, name, most + 1)
         if len(body) > most:
             raise TooLarge(f"more than {most} bytes")
     return body
@@ -80,13 +129,13 @@ def decode(body: bytes, coding: str | None, limit: int, ratio: float = math.inf)
 
 def first(body: bytes, coding: str | None, most: int) -> bytes:
     """The first bytes, at most so many, of a decoded body, however long. Raises Undecodable."""
-    return _undone(body, coding, most)
+    return Opened(body, coding, most).first(most)
 
 
 def head(body: bytes, coding: str | None) -> bytes:
     """The first bytes of a decoded body; none where it cannot be decoded."""
     try:
-        return _undone(body, coding, HEAD_BYTES)
+        return first(body, coding, HEAD_BYTES)
     except Undecodable:
         return b""
 
@@ -138,73 +187,74 @@ def _codings(coding: str | None) -> list[str]:
     return [part.strip().lower() for part in reversed((coding or "").split(","))]
 
 
-def _undone(body: bytes, coding: str | None, most: int) -> bytes:
-    for name in _codings(coding):
-        body = _undo(body, name, most)
-    return body[:most]
-
-
-def _undo(body: bytes, name: str, most: int) -> bytes:
+def _pieces(body: bytes, name: str, room: Room) -> Iterator[bytes]:
+    """A body with one coding undone, no more at a time than there is room for. Raises one of FAULTS
+    where it is not what it says."""
     undo = {
         "gzip": _gunzip, "x-gzip": _gunzip, "deflate": _inflate, "br": _unbrotli, "zstd": _unzstd
     }.get(name)  # fmt: skip
-    if name in ("", "identity"):
-        return body
     if undo is None:
         raise Undecodable(f"Content-Encoding {name!r} is not known")
-    try:
-        return undo(body, most)
-    except (zlib.error, brotli.error, zstandard.ZstdError) as error:
-        if not body.startswith(CODED) and MARKUP.search(body[:HEAD_BYTES]):
-            return body
-        raise Undecodable(f"Content-Encoding {name}: {error}") from error
+    return undo(body, room)
 
 
-def _gunzip(body: bytes, most: int) -> bytes:
-    # Piece by piece: a member copies what it leaves over, so many small ones cost the square.
-    plain, view, at = bytearray(), memoryview(body), 0
-    members, whole, member = 0, 0, zlib.decompressobj(wbits=31)
-    while at < len(view) and len(plain) < most:
-        piece = view[at : at + GZIP_PIECE]
+def _gunzip(body: bytes, room: Room) -> Iterator[bytes]:
+    view, at, is_full = memoryview(body), 0, False
+    member, members, done, whole = zlib.decompressobj(wbits=31), 0, 0, 0
+    while at < len(view) or is_full:
         try:
-            plain += member.decompress(piece, most - len(plain))
+            plain, at, is_full = _step(member, view, at, room())
         except zlib.error:
-            if whole:  # padding after the last member
-                return bytes(plain[:whole])
+            if whole:
+                raise _Padding(whole) from None
             raise
-        at += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)
+        done += len(plain)
+        if plain:
+            yield plain
         if member.eof:
-            members, whole, member = members + 1, len(plain), zlib.decompressobj(wbits=31)
+            member, members, whole = zlib.decompressobj(wbits=31), members + 1, done
             if members > GZIP_MEMBERS:
                 raise zlib.error(f"more than {GZIP_MEMBERS} members")
-    return bytes(plain)
 
 
-def _inflate(body: bytes, most: int) -> bytes:
+def _inflate(body: bytes, room: Room) -> Iterator[bytes]:
+    view, stream = memoryview(body), zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(body, most)
+        plain, at, is_full = _step(stream, view, 0, room())
     except zlib.error:
         # Some servers leave out the zlib header that RFC 9110 (8.4.1.2) asks for.
-        return zlib.decompressobj(wbits=-15).decompress(body, most)
+        stream = zlib.decompressobj(wbits=-15)
+        plain, at, is_full = _step(stream, view, 0, room())
+    while True:
+        if plain:
+            yield plain
+        if stream.eof or not (at < len(view) or is_full):
+            return
+        plain, at, is_full = _step(stream, view, at, room())
 
 
-def _unbrotli(body: bytes, most: int) -> bytes:
-    stream, plain = brotli.Decompressor(), bytearray()
-    piece = stream.process(body, output_buffer_limit=min(PIECE, most))
+def _step(stream: Any, view: memoryview, at: int, most: int) -> tuple[bytes, int, bool]:
+    """The next bytes of a zlib stream, where it goes on, and whether it may hold back more."""
+    piece = view[at : at + SHOWN_BYTES]
+    plain = stream.decompress(piece, most)
+    # where a stream has ended, `unconsumed_tail` is that of the step before
+    left = stream.unused_data if stream.eof else stream.unconsumed_tail
+    return plain, at + len(piece) - len(left), len(plain) == most
+
+
+def _unbrotli(body: bytes, room: Room) -> Iterator[bytes]:
+    stream = brotli.Decompressor()
+    piece = stream.process(body, output_buffer_limit=room())
     while piece:
-        plain += piece
-        if len(plain) >= most or stream.is_finished():
-            break
-        piece = stream.process(b"", output_buffer_limit=min(PIECE, most - len(plain)))
-    return bytes(plain)
+        yield piece
+        piece = b"" if stream.is_finished() else stream.process(b"", output_buffer_limit=room())
 
 
-def _unzstd(body: bytes, most: int) -> bytes:
+def _unzstd(body: bytes, room: Room) -> Iterator[bytes]:
     context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-    reader, plain = context.stream_reader(body, read_across_frames=True), bytearray()
-    while piece := reader.read(min(PIECE, most - len(plain))):
-        plain += piece
-    return bytes(plain)
+    reader = context.stream_reader(body, read_across_frames=True)
+    while piece := reader.read(room()):
+        yield piece
 
 
 def _codec(name: str) -> str | None:
