@@ -106,12 +106,11 @@ def _bits(value: str) -> list[str]:
     return [bit for bit in map(str.strip, value.split(",")) if bit in ("0", "1")]
 
 
-def of_html(head: str | bytes, token: str) -> tuple[str, ...]:
-    """What the meta elements in the beginning of a page say: `robots`, one of our own name, and
-    `tdm-reservation`. `metas.head` tells how much of a page is needed."""
+def of_html(first: metas.First, token: str) -> tuple[str, ...]:
+    """What the meta elements in the head of a page say: `robots`, one of our own name, and
+    `tdm-reservation`. `first` gives the first bytes, at most so many, of the decoded page."""
     said: list[str] = []
-    ours = token.lower()
-    for name, content in metas.metas(metas.octets(head).lower(), ("robots", TDM, ours)):
+    for name, content in metas.metas(first, ("robots", TDM, token.lower())):
         if name == TDM:
             said.extend(f"meta {TDM}: {bit}" for bit in _bits(content))
         else:

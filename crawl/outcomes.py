@@ -76,10 +76,10 @@ def signals(answer: Answer, token: str, outcome: PageOutcome) -> tuple[str, ...]
         return found
     coding = answer.header("Content-Encoding")
     try:
-        head = metas.head(lambda most: content.first(answer.body, coding, most))
+        page = content.Opened(answer.body, coding, metas.HEAD_BYTES)
+        return (*found, *consent.of_html(page.first, token))
     except content.Undecodable:
         return found
-    return (*found, *consent.of_html(head, token))
 
 
 def plain(answer: Answer, most: int) -> bytes:

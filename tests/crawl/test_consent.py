@@ -21,7 +21,12 @@ def header(*pairs: tuple[str, str]) -> list[str]:
 
 
 def html(text: str | bytes) -> list[str]:
-    return sorted(consent.of_html(text, "webtext"))
+    return sorted(of_html(text))
+
+
+def of_html(text: str | bytes) -> tuple[str, ...]:
+    page = text.encode() if isinstance(text, str) else text
+    return consent.of_html(lambda most: page[:most], "webtext")
 
 
 # What is obeyed.
@@ -250,6 +255,11 @@ def test_a_path_alone_or_a_malformed_line_says_nothing() -> None:
         ('<meta name="robots" content="noai"', []),
         ('<meta name="keywords" content="robots"><meta name="robots" content="noai">',
          ["meta: noai"]),
+        ('<meta content="5" tall"><meta name="robots" content="noai">', ["meta: noai"]),
+        ('<meta "><meta name="robots" content="noai">', ["meta: noai"]),
+        ("<meta content=5'><meta name='robots' content='noai'>", ["meta: noai"]),
+        ('<meta content = "><meta name=robots content=noai>', []),
+        ('<bodyguard><meta name="robots" content="noai">', ["meta: noai"]),
         ("robots", []),
     ],
 )  # fmt: skip
@@ -257,13 +267,12 @@ def test_meta_elements(text: str, said: list[str]) -> None:
     assert html(text) == said
     assert html(f"<!doctype html><html><head><title>é</title>{text}") == said
     assert html(text.encode("utf-16")) == said
-    assert html(metas.head(lambda most: text.encode()[:most])) == said
+    assert html(f"<head><style>{'x' * metas.START_BYTES}</style>{text}") == said
 
 
 def test_a_page_without_a_name_of_ours_is_read_too() -> None:
-    assert consent.of_html("<meta name='' content=noai><meta name=robots content=noai>", "") == (
-        "meta: noai",
-    )
+    page = b"<meta name='' content=noai><meta name=robots content=noai>"
+    assert consent.of_html(lambda most: page[:most], "") == ("meta: noai",)
 
 
 @given(
@@ -275,10 +284,12 @@ def test_a_page_without_a_name_of_ours_is_read_too() -> None:
         max_size=30,
     ).map("".join)
 )  # fmt: skip
-def test_no_page_is_too_strange_and_its_head_is_enough(text: str) -> None:
-    page = text.encode()
-    whole = consent.of_html(page, "webtext")
-    assert consent.of_html(metas.head(lambda most: page[:most]), "webtext") == whole
+def test_no_page_is_too_strange_whatever_pieces_it_is_read_in(text: str) -> None:
+    whole = of_html(text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(metas, "START_BYTES", 1 + len(text) % 37)
+        assert of_html(text) == whole
+        assert html(text.encode("utf-16")) == html(text)
     assert set(whole) <= consent.WORDS
 
 
@@ -293,9 +304,9 @@ def test_no_more_of_a_page_is_asked_for_than_its_head(before: int, fake: str) ->
         asked.append(most)
         return page[:most]
 
-    found = metas.head(first)
-    assert consent.of_html(found, "webtext") == ("meta: noai",)
-    assert asked[-1] <= max(metas.START_BYTES, 4 * len(head) + 100) and len(asked) <= 3
+    assert consent.of_html(first, "webtext") == ("meta: noai",)
+    assert asked == [metas.START_BYTES * 2**n for n in range(len(asked))]
+    assert asked[-1] <= max(metas.START_BYTES, 2 * len(head) + 100)
 
 
 def test_a_head_that_ends_where_a_piece_does_is_seen_to_end() -> None:
@@ -306,13 +317,17 @@ def test_a_head_that_ends_where_a_piece_does_is_seen_to_end() -> None:
         asked.append(most)
         return page[:most]
 
-    assert metas.head(first) == page[: metas.START_BYTES + 4]
-    assert asked == [metas.START_BYTES, 4 * metas.START_BYTES]
+    assert consent.of_html(first, "webtext") == ()
+    assert asked == [metas.START_BYTES, 2 * metas.START_BYTES]
 
 
 def test_a_head_beyond_the_bound_is_read_to_it() -> None:
-    page = b"<head><style>" + b"x" * metas.HEAD_BYTES + b"</style><meta name=robots content=noai>"
-    assert len(metas.head(lambda most: page[:most])) == metas.HEAD_BYTES
+    noai = b"<meta name=robots content=noai>"
+    style = b"<style>%s</style>"
+    fits = style % (b"x" * (metas.HEAD_BYTES - len(style) - len(noai) + 2)) + noai
+    assert len(fits) == metas.HEAD_BYTES
+    assert of_html(fits + b" " * 1000) == ("meta: noai",)
+    assert of_html(b" " + fits) == ()
 
 
 @pytest.mark.parametrize(
@@ -323,8 +338,7 @@ def test_a_head_beyond_the_bound_is_read_to_it() -> None:
 def test_hostile_pages_are_read_to_their_end(piece: str) -> None:
     # Were the time their square, this would take hours.
     page = (piece * metas.HEAD_BYTES)[: metas.HEAD_BYTES].encode() + b"robots"
-    found = consent.of_html(metas.head(lambda most: page[:most]), "webtext")
-    assert found == consent.of_html(page, "webtext")
+    found = of_html(page)
     assert found == (("meta: noai",) if "noai" in piece else ())
 
 
@@ -335,7 +349,7 @@ def test_real_pages_say_what_a_parser_finds(data: Path) -> None:
         if record.answer is None or judged == 150:
             continue
         body = content.first(record.answer.body, record.answer.header("Content-Encoding"), 10**6)
-        found = set(consent.of_html(metas.head(lambda most, b=body: b[:most]), "webtext"))
+        found = set(of_html(body))
         tree = parser.document_fromstring(body)
         words = {
             f"meta: {word}"
@@ -451,5 +465,5 @@ def test_the_examples_for_owners_do_what_they_say() -> None:
         name, _, value = line.partition(": ")
         assert consent.refused(consent.of_headers(((name, value),), "webtext"), SIGNALS), line
     for line in elements.strip().splitlines():
-        assert consent.refused(consent.of_html(line, "webtext"), SIGNALS), line
+        assert consent.refused(of_html(line), SIGNALS), line
     assert consent.refused(consent.of_tdmrep(file.encode()).signals(page), SIGNALS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crawl import outcomes, warc
+from crawl import content, metas, outcomes, warc
 from crawl.outcomes import Asked, redirect, row, same_site, signals
 from crawl.schema import PageOutcome
 from crawl.work import Page
@@ -101,16 +101,16 @@ def test_a_page_that_ends_its_head_early_is_not_inflated_further(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[int] = []
-    first = outcomes.content.first
+    first = content.Opened.first
 
-    def counted(body: bytes, coding: str | None, most: int) -> bytes:
+    def counted(opened: content.Opened, most: int) -> bytes:
         asked.append(most)
-        return first(body, coding, most)
+        return first(opened, most)
 
-    monkeypatch.setattr(outcomes.content, "first", counted)
+    monkeypatch.setattr(content.Opened, "first", counted)
     long = b"<html><head></head><body>" + b"text " * 100_000
     signals(answer(200, gzip.compress(long), Content_Encoding="gzip"), "webtext", PageOutcome.OK)
-    assert asked == [16 * 1024]
+    assert asked == [metas.START_BYTES]
 
 
 def test_headers_count_whatever_became_of_the_page_and_markup_of_good_ones_only() -> None:
