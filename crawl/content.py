@@ -6,13 +6,13 @@ Pure functions of bytes and headers. Nothing here trusts a length that a server 
 import codecs
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import brotli  # type: ignore[import-untyped]
 import zstandard
 from charset_normalizer import from_bytes
+from zlib_ng import zlib_ng
 
 from crawl.schema import PageOutcome
 
@@ -60,7 +60,8 @@ CODECS = {
 
 PLAIN = ("", "identity")
 Room = Callable[[], int]
-FAULTS = (zlib.error, brotli.error, zstandard.ZstdError)
+INVALID: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # its stub names no class
+FAULTS = (INVALID, brotli.error, zstandard.ZstdError)
 
 
 class Undecodable(ValueError):
@@ -200,11 +201,11 @@ def _pieces(body: bytes, name: str, room: Room) -> Iterator[bytes]:
 
 def _gunzip(body: bytes, room: Room) -> Iterator[bytes]:
     view, at, is_full = memoryview(body), 0, False
-    member, members, done, whole = zlib.decompressobj(wbits=31), 0, 0, 0
+    member, members, done, whole = zlib_ng.decompressobj(wbits=31), 0, 0, 0
     while at < len(view) or is_full:
         try:
             plain, at, is_full = _step(member, view, at, room())
-        except zlib.error:
+        except INVALID:
             if whole:
                 raise _Padding(whole) from None
             raise
@@ -212,18 +213,18 @@ def _gunzip(body: bytes, room: Room) -> Iterator[bytes]:
         if plain:
             yield plain
         if member.eof:
-            member, members, whole = zlib.decompressobj(wbits=31), members + 1, done
+            member, members, whole = zlib_ng.decompressobj(wbits=31), members + 1, done
             if members > GZIP_MEMBERS:
-                raise zlib.error(f"more than {GZIP_MEMBERS} members")
+                raise INVALID(f"more than {GZIP_MEMBERS} members")
 
 
 def _inflate(body: bytes, room: Room) -> Iterator[bytes]:
-    view, stream = memoryview(body), zlib.decompressobj()
+    view, stream = memoryview(body), zlib_ng.decompressobj()
     try:
         plain, at, is_full = _step(stream, view, 0, room())
-    except zlib.error:
+    except INVALID:
         # Some servers leave out the zlib header that RFC 9110 (8.4.1.2) asks for.
-        stream = zlib.decompressobj(wbits=-15)
+        stream = zlib_ng.decompressobj(wbits=-15)
         plain, at, is_full = _step(stream, view, 0, room())
     while True:
         if plain:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import brotli
 import pytest
@@ -131,6 +132,7 @@ def test_a_zstd_window_is_as_large_as_a_web_server_may_ask_for_and_no_larger() -
 POOR = """
 import resource, sys
 from pathlib import Path
+from typing import Any
 from crawl import content
 
 coding, path = sys.argv[1:]
@@ -284,3 +286,31 @@ def test_any_bytes_become_text(body: bytes, kind: str | None) -> None:
 def test_kinds(kind: str | None, first: bytes, html: bool) -> None:
     assert content.is_html(kind, first) is html
     assert not html or content.may_be_html(kind)
+
+
+@given(
+    st.integers(0, 3000), st.integers(0, 9), st.sampled_from([31, 15, -15]), st.integers(0, 4),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=3),
+    st.binary(max_size=12),
+)  # fmt: skip
+def test_what_is_damaged_is_what_zlib_says(
+    size: int, level: int, wbits: int, strategy: int, flips: list[tuple[float, int]], rest: bytes
+) -> None:
+    """A quicker decoder than zlib must not take what zlib refuses, or a page would be another."""
+    packer = zlib.compressobj(level, zlib.DEFLATED, wbits, strategy=strategy)
+    page = random.Random(size).randbytes(size // 7) + table(1)[:size]
+    body = bytearray(packer.compress(page) + packer.flush())
+    for place, bit in flips:
+        body[int(place * len(body))] ^= 1 << bit
+    found, judged = (
+        decoded(library, bytes(body) + rest, wbits) for library in (content.zlib_ng, zlib)
+    )
+    assert found == judged
+
+
+def decoded(library: Any, body: bytes, wbits: int) -> tuple[bytes, bool, bytes] | None:
+    stream = library.decompressobj(wbits=wbits)
+    try:
+        return stream.decompress(body), stream.eof, stream.unused_data
+    except library.error:
+        return None
