@@ -10,8 +10,8 @@ A payload that the file holds already is not written again: its response becomes
 whoever wants the body is sent to the record that has it. That one is always in the same file.
 """
 
-import base64
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import re
@@ -32,7 +32,6 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 EMPTY = warc.digest(b"")
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-PRINTABLE = re.compile(r"[\x20-\x7e]*")
 NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 NOT_TOKEN = re.compile(r"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -168,7 +167,7 @@ def _record(
     hashed.update(body)
     fields = [("WARC-Type", kind), ("WARC-Record-ID", identity), *about]
     fields += [
-        ("WARC-Block-Digest", "sha1:" + base64.b32encode(hashed.digest()).decode()),
+        ("WARC-Block-Digest", warc.named(hashed.digest())),
         ("Content-Type", content_type),
         ("Content-Length", str(len(head) + len(body))),
     ]
@@ -215,12 +214,13 @@ def _kept(answer: warc.Answer) -> Pairs:
     return [*kept, ("Content-Length", length)]
 
 
+@functools.lru_cache(maxsize=1024)  # servers use the same few
 def _name(name: str) -> str:
     return NOT_TOKEN.sub("?", name) or "?"
 
 
 def _encoded(value: str) -> str:
-    if PRINTABLE.fullmatch(value):
+    if value.isascii() and value.isprintable():
         return value
     return quote(UNWRITABLE.sub("\ufffd", value), safe=ASCII)
 

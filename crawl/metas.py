@@ -49,7 +49,7 @@ def metas(first: First, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         for start, end in elements:
             stop = min(end, start + TAG_BYTES)
             # most elements name none of ours: to look for the name is quicker than to read them
-            if any(lower.find(needle, start, stop) >= 0 for needle in needles):
+            if any(map(lower[start:stop].__contains__, needles)):
                 yield from _named(lower, start, stop, names)
         if next_ is None or len(found) < most or most >= HEAD_BYTES:
             return

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crawl import canonical, consent, content, metas, url, warc
+from crawl import canonical, consent, content, metas, url
 from crawl.config import Signal
 from crawl.schema import Observation, PageOutcome
 from crawl.warc import Answer, Exchange
@@ -102,7 +102,8 @@ def row(
     exchange: Exchange | None = None,
     said: Iterable[str] = (),
 ) -> Observation:
-    """The row of a link's outcome; `said` is what was read of its use for AI."""
+    """The row of a link's outcome; `said` is what was read of its use for AI. The digest of its
+    answer is told by the place where it is archived."""
     answer = exchange.answer if exchange else None
     return Observation(
         link_id=page.link_id,
@@ -115,7 +116,6 @@ def row(
         content_type=answer.header("Content-Type") if answer else None,
         content_encoding=answer.header("Content-Encoding") if answer else None,
         bytes=len(answer.body) if answer else None,
-        digest=warc.digest(answer.body) if answer else None,
         fetched_at=moment,
         elapsed_s=elapsed_s,
         ai_signals=consent.joined(said),

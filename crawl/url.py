@@ -186,6 +186,7 @@ def repaired(text: str) -> str:
     )
 
 
+@functools.lru_cache(maxsize=1024)  # of an address many ask within a moment
 def split(url: str) -> tuple[str, str, str, str, str, str]:
     found = PARTS.fullmatch(url)
     where = AUTHORITY.fullmatch(found.group(2)) if found else None

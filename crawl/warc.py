@@ -4,11 +4,12 @@ Any crawler's file is read, gz, zst or plain, foreign and damaged ones too: what
 said, and never taken for less. `crawl/capture.py` writes our own.
 """
 
-import base64
 import datetime
 import hashlib
 import io
+import itertools
 import re
+import string
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +31,10 @@ REASONS = frozenset({"length", "time", "disconnect", "unspecified"})
 MEMBER_BYTES = 1 << 20
 """Read at once where members are looked at whether they are whole."""
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
+
+
+PAIRS = ["".join(pair) for pair in itertools.product(string.ascii_uppercase + "234567", repeat=2)]
+"""Two digits of base 32 (RFC 4648, section 6), by their value."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,13 @@ class Record:
 
 def digest(body: bytes) -> str:
     """The digest of a payload as WARC names it: SHA-1, base 32."""
-    return "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode()
+    return named(hashlib.sha1(body).digest())
+
+
+def named(sha1: bytes) -> str:
+    """A digest as WARC writes it. `base64` does the same in twice the time."""
+    number = int.from_bytes(sha1)
+    return "sha1:" + "".join([PAIRS[number >> shift & 1023] for shift in range(150, -1, -10)])
 
 
 def read(path: Path, place: Place) -> Answer:

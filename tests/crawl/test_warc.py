@@ -1,8 +1,10 @@
 """What is written can be read by others; what others wrote can be read."""
 
+import base64
 import datetime
 import errno
 import gzip
+import hashlib
 import io
 import itertools
 import os
@@ -348,3 +350,9 @@ def test_whole_members_are_told_from_others(tmp_path: Path) -> None:
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
         is_flag_or_time = two.offset + 3 <= at < two.offset + 10
         assert not warc.is_whole(path, two.offset, end) or is_flag_or_time
+
+
+@given(st.binary(max_size=40))
+def test_digests_are_those_that_others_write(body: bytes) -> None:
+    judged = base64.b32encode(hashlib.sha1(body).digest()).decode()
+    assert warc.digest(body) == f"sha1:{judged}"
