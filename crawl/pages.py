@@ -87,7 +87,7 @@ def ask(
         with (
             ledger.Writer(folder, low, high, label=LABEL, **how) as writer,
             ledger.Writer(folder, ledger.LOWEST, ledger.HIGHEST, label=label, **how) as visitors,
-            Notes(folder, low, high, label=LABEL) as notes,
+            Notes(folder, low, high, label=LABEL, now=now) as notes,
         ):
             work = Work(writer, visitors, notes, wanted, visits, files, rules)
             if work.jobs():
