@@ -187,6 +187,8 @@ def finish(place: Path, folder: Path, name: str, *, appended: int | None = None)
     if lines:
         if source == opened:
             os.truncate(opened, lines[-1].end)
+        _sync(source)  # its writer may have died before it did
+        if source == opened:
             _move(opened, done)
         _write_index(folder / f"{name}.cdxj", lines)
         _write_parquet(folder / f"{name}.parquet", [line.row for line in lines if line.row])
@@ -284,6 +286,11 @@ def _hidden(path: Path) -> Iterator[IO[bytes]]:
         file.flush()
         os.fsync(file.fileno())
     hidden.rename(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
