@@ -19,6 +19,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
@@ -106,9 +107,12 @@ class Segment:
         os.fsync(self.warc.fileno())
         os.fsync(self._journal.fileno())
 
-    def finish(self) -> None:
-        """Makes it a whole segment, in its place. Raises Damaged where something is missing."""
+    def finish(self, synced: Iterable[Future[None]] = ()) -> None:
+        """Makes it a whole segment, in its place, after what is still being `synced`. Raises
+        Damaged where something is missing, and what went wrong there."""
         try:
+            for one in synced:
+                one.result()
             self.flush()
             self.warc.flush()
             self.sync()
