@@ -71,7 +71,7 @@ def ask(
     folder = Path(observations)
     low, high = _range(kept["link_id"], told["owner_id"])
     label, whose = f"{VISITORS}{_hex(low)}{_hex(high)}", partial(_overlaps, low, high)
-    journal = Path(config.journal) if config.journal else None
+    journal = _journal(config)
     how: dict[str, Any] = {"journal": journal, "info": _info(config), "clock": clock, "now": now}
     with claims.claimed(folder, low, high, label=LABEL):
         ledger.recover(folder, low, high, label=LABEL, journal=journal)
@@ -130,7 +130,8 @@ def fetch(
         return
     folder = Path(observations)
     low, high = _range(kept["link_id"])
-    ledger.recover(folder, low, high)
+    # who has killed a crawl may go on with what it had: none recovers its journal any more
+    ledger.recover(folder, low, high, journal=_journal(config))
     rows = outcomes.obeyed(ledger.read(folder, low, high), config.obey)
     chosen = selection.select(rows, kept)
     ends = dict.fromkeys(rounds.looped(chosen, rows), PageOutcome.REDIRECT_LOOP)
@@ -142,6 +143,11 @@ def fetch(
     )
     while batch := list(itertools.islice(pages, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(batch, PAGES)
+
+
+def _journal(config: CrawlConfig) -> Path | None:
+    """The folder on this machine's own disk where segments are open."""
+    return Path(config.journal) if config.journal else None
 
 
 def _info(config: CrawlConfig) -> dict[str, str]:
