@@ -81,7 +81,7 @@ def ask(
         visits = rounds.within(
             rounds.unasked(pages, visited),
             visited,
-            todo.counts(kept, rows),
+            todo.counts(kept, rows, config),
             config.max_pages_per_host,
         )
         with (
@@ -135,7 +135,7 @@ def fetch(
     rows = outcomes.obeyed(ledger.read(folder, low, high), config.obey)
     chosen = selection.select(rows, kept)
     ends = dict.fromkeys(rounds.looped(chosen, rows), PageOutcome.REDIRECT_LOOP)
-    over = todo.over_budget(kept, rows, config).to_pylist()
+    over = todo.left_out(kept, rows, config).to_pylist()
     ends |= dict.fromkeys(over, PageOutcome.OVER_HOST_BUDGET)
     selected = {row["link_id"]: row for row in chosen.to_pylist()}
     pages = (
