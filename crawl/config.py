@@ -110,8 +110,8 @@ class CrawlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Outcomes of earlier crawls with which a link is asked for again, as `["timeout"]`."""
 
     asks: Annotated[int, Meta(ge=2, le=100, extra={"changes": ["pages"]})] = 2
-    """How many outcomes of the live web a link of `retry` may have in all: it is asked for again
-    until it has so many, or a better one."""
+    """How many outcomes a link of `retry` may have in all, what archives have of it counted once:
+    it is asked for again until it has so many, or a better one."""
 
     min_delay_s: Annotated[float, Meta(ge=0)] = 1.0
     """Seconds from the end of one request to a host to the next, at least. A host's Crawl-delay can

@@ -22,7 +22,7 @@ from crawl.status import Status
 from crawl.steering import Steering
 from crawl.turns import Clock, Now, Request, Turns
 from crawl.warc import Answer, Exchange, Place
-from crawl.work import Fetched, Job, OriginFile, Page, Work
+from crawl.work import UNASKED, Fetched, Job, OriginFile, Page, Work
 
 # Of a host to which no connection can be made this is the outcome, not that of its robots.txt.
 NO_HOST = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TLS_ERROR, PageOutcome.PRIVATE_ADDRESS})
@@ -53,13 +53,16 @@ class Crawler:
     async def ask(self, work: Work) -> None:
         """Takes a task's jobs, and returns when all are settled."""
         moment, now = self.now(), self.clock()
+        # first: since when a file cannot be had counts for what is told of it now
+        for origin, since in work.notes.unreachable(moment):
+            self.gates.remember(origin, now - since)
         for origin, got in work.rules.items():
             rules = robots.verdict(got.status, got.body, self.token)
             _, waited = self.gates.settle(origin, rules, PageOutcome.ROBOTS_UNREACHABLE, now)
             self.jobs.asked_to_slow_down(url.host(origin), work, rules.crawl_delay_s() or 0.0)
+            if got.status != UNASKED:
+                self._note_since(work, origin)
             self.jobs.go_on(waited)
-        for origin, since in work.notes.unreachable(moment):
-            self.gates.remember(origin, now - since)
         work.begin()
         self._works.append(work)
         self.jobs.add(work)
@@ -201,7 +204,8 @@ class Crawler:
         if file.step is None:
             self._tdm_known(file, b"")
         elif file.kind == "handed":
-            self._hand_over(file, Fetched(file.origin, None, b""))
+            unasked = UNASKED if refusal in OURS else None
+            self._hand_over(file, Fetched(file.origin, unasked, b""))
         else:
             self._rules_known(file, robots.failed(file.step), refusal)
 
@@ -225,16 +229,19 @@ class Crawler:
         refusal: PageOutcome = PageOutcome.ROBOTS_UNREACHABLE,
     ) -> None:
         """An origin's rules are known: those who waited for them go on, before all others."""
-        now, notes = self.clock(), file.work.notes
-        rules, waited = self.gates.settle(file.origin, found, refusal, now)
+        rules, waited = self.gates.settle(file.origin, found, refusal, self.clock())
         host, delay_s = url.host(file.origin), rules.crawl_delay_s() or 0.0
         delay_s = self.jobs.asked_to_slow_down(host, file.work, delay_s)
         self.status.expect(host, (self.frontier.left(host) + len(waited)) * delay_s)
         if refusal not in OURS:
-            since = self.gates.unreachable_since(file.origin)
-            ago = None if since is None else datetime.timedelta(seconds=now - since)
-            notes.reached(file.origin, None if ago is None else self.now() - ago)
+            self._note_since(file.work, file.origin)
         self.jobs.go_on(waited)
+
+    def _note_since(self, work: Work, origin: str) -> None:
+        """Keeps since when the robots.txt of an origin cannot be had, or that it was had."""
+        since = self.gates.unreachable_since(origin)
+        ago = None if since is None else datetime.timedelta(seconds=self.clock() - since)
+        work.notes.reached(origin, None if ago is None else self.now() - ago)
 
     async def _ask_page(self, host: str, page: Page, said: tuple[str, ...]) -> None:
         moment, began = self.now(), self.clock()

@@ -148,5 +148,7 @@ class Jobs:
         delay_s = max(self._config.min_delay_s, work.notes.full_delay_s(host))
         free_at, until = work.began_at + delay_s, work.notes.until(host)
         if until:
-            free_at = max(free_at, self._clock() + (until - self._now()).total_seconds())
+            # a clock that was far ahead when it was told must not hold a host for ever
+            wait_s = min((until - self._now()).total_seconds(), self._config.max_retry_after_s)
+            free_at = max(free_at, self._clock() + wait_s)
         return free_at

@@ -2,20 +2,30 @@
 
 A range of ids that is being asked for has a file `LOW-HIGH-live.hosts`: that it is there says that
 hosts of the range were asked before; its lines, which of them wait for more than the least delay,
-and until when. Lines are appended and never changed; the last about a host counts.
+and until when. Lines are appended and never changed. Ranges change, so that several files may speak
+of a host: what was told last counts, wherever it stands.
 """
 
 import datetime
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Self
 
 import msgspec
 
 from crawl import claims
+
+EARLIEST = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+TICK = datetime.timedelta(microseconds=1)
+Now = Callable[[], datetime.datetime]
+
+
+def utc_now() -> datetime.datetime:
+    """The moment."""
+    return datetime.datetime.now(datetime.UTC)
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,20 +40,24 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Not to be asked before: its Retry-After."""
     unreachable_since: datetime.datetime | None = None
     """Of an origin: since when its robots.txt cannot be had."""
+    told: datetime.datetime | None = None
+    """The moment it was; None in files of earlier versions, which are older than any other."""
 
 
 class Notes:
     """The notes of one range, read and gone on with."""
 
-    def __init__(self, folder: Path, low: bytes, high: bytes, *, label: str) -> None:
+    def __init__(
+        self, folder: Path, low: bytes, high: bytes, *, label: str, now: Now = utc_now
+    ) -> None:
+        """`low` and `high`: the first and last id. `label`: who writes. `now` tells the date."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes]
-        self.begun = False
+        self._now = now
+        paths = claims.overlapping(folder, ".hosts", low, high)
+        self.begun = bool(paths)
         """Whether hosts of the range were asked before."""
-        self.of: dict[str, Note] = {}
-        for path in claims.overlapping(folder, ".hosts", low, high):
-            self.begun = True
-            self.of |= {note.host: note for note in _read(path)}
+        self.of = _newest(paths)
         path = folder / f"{claims.name(low, high, label)}.hosts"
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("ab", buffering=0)
@@ -87,24 +101,48 @@ class Notes:
                 yield note.host, (moment - note.unreachable_since).total_seconds()
 
     def reached(self, origin: str, unreachable_since: datetime.datetime | None) -> None:
-        """Keeps since when the robots.txt of an origin cannot be had; None: it was had."""
-        if unreachable_since or self.about(origin).unreachable_since:
+        """Keeps since when the robots.txt of an origin cannot be had; None: it was had. What began
+        already stays as it is: two clocks never agree on when that was."""
+        if bool(unreachable_since) != bool(self.about(origin).unreachable_since):
             self.tell(Note(host=origin, unreachable_since=unreachable_since))
 
     def tell(self, note: Note) -> None:
         """Keeps a note, if it says something new. It is on its way to the disk when this returns:
         no kill of the process can take it back."""
-        if self.of.get(note.host) != note:
-            self.of[note.host] = note
+        known = self.of.get(note.host)
+        if known is None or _at(known, None) != _at(note, None):
+            moment = self._now()
+            if known and known.told:  # a clock that was set back makes nothing older than before
+                moment = max(moment, known.told + TICK)
+            self.of[note.host] = note = _at(note, moment)
             line = msgspec.json.encode(note) + b"\n"
             if self._file.write(line) != len(line):  # a disk that is nearly full takes a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
 
+def kept(folder: Path) -> dict[str, Note]:
+    """What is known of all hosts that were asked so far, and of origins."""
+    return _newest(claims.overlapping(folder, ".hosts", claims.LOWEST, claims.HIGHEST))
+
+
 def delays(folder: Path) -> dict[str, float]:
     """The Crawl-delays that hosts told all crawls so far."""
-    paths = claims.overlapping(folder, ".hosts", claims.LOWEST, claims.HIGHEST)
-    return {note.host: note.delay_s for path in paths for note in _read(path) if note.delay_s}
+    return {host: note.delay_s for host, note in kept(folder).items() if note.delay_s}
+
+
+def _newest(paths: Iterable[Path]) -> dict[str, Note]:
+    """The note of each host that was told last; of those that do not say when, the last there."""
+    found: dict[str, Note] = {}
+    for path in paths:
+        for note in _read(path):
+            known = found.setdefault(note.host, note)
+            if (note.told or EARLIEST) >= (known.told or EARLIEST):
+                found[note.host] = note
+    return found
+
+
+def _at(note: Note, moment: datetime.datetime | None) -> Note:
+    return msgspec.structs.replace(note, told=moment)
 
 
 def _read(path: Path) -> Iterator[Note]:

@@ -3,13 +3,14 @@
 It is a folder of segments (`crawl/segments.py`). A name begins with the range of ids it covers, so
 that a reader opens only what overlaps its own. A segment is ended when it is large or old, beside
 the work that goes on; with a journal folder it is written on the machine's own disk until then.
+Rule: nothing waits for a disk that is far away, what is open is synced all the while.
 """
 
 import contextlib
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Self
 
@@ -27,9 +28,13 @@ __all__ = ["HIGHEST", "LOWEST", "Damaged", "Writer", "read", "recover"]
 
 SEGMENT_BYTES = 256 * 1024 * 1024
 SEGMENT_S = 600.0
-"""Seconds after which a segment is ended: what a lost machine can cost, where it has a journal."""
+"""Seconds after which a segment is ended: what a lost machine can cost, where it has a journal and
+uploads are quick."""
 SEGMENT_ROWS = 1 << 15
 """Rows after which a segment is ended, for the sake of the memory that it takes."""
+PATIENCE = 3.5
+"""Times that a segment may be too large while the one before is still on its way to its place: with
+the records that come before it is looked at again, less than 1 GiB."""
 BATCH_ROWS = 1 << 14
 SYNC_S = 2.0
 """Seconds of work that a machine's crash, not a process's, can lose."""
@@ -43,10 +48,11 @@ def utc_now() -> datetime.datetime:
 class Writer:
     """Appends to the ledger, segment after segment. Opens none before something is appended.
 
-    Segments are synced and ended in a thread, so that nothing waits for a disk that is far away;
-    two at most are on this machine. After a write that failed, such as to a full disk, nothing more
-    can be appended: each further call raises it once more. The segment stays open as if its writer
-    had been killed: `recover` keeps what was whole of it.
+    Segments are synced in one thread and ended in another. Two at most are on this machine: while
+    one is on its way to its place, the next is gone on with, until it is far too large. After a
+    write that failed, such as to a full disk, nothing more can be appended: each further call
+    raises it once more. The segment stays open as if its writer had been killed: `recover` keeps
+    what was whole of it.
     """
 
     def __init__(
@@ -72,7 +78,8 @@ class Writer:
         self._synced_at, self._synced = 0.0, 0
         self._failed: BaseException | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._beside: list[Future[None]] = []
+        self._syncing: Future[None] | None = None
+        self._ending: Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -126,11 +133,13 @@ class Writer:
                 with self._whole_or_not() as segment:
                     self._end(segment)
             if not self._failed:
-                self._wait(0)
+                self._wait()
         except BaseException as error:
             self._failed = error
             raise
         finally:
+            if self._ending:
+                wait([self._ending])
             if self._thread:
                 self._thread.shutdown()
                 self._thread = None
@@ -140,7 +149,7 @@ class Writer:
         if self._failed:
             raise self._failed
         try:
-            self._wait(None)
+            self._look()
             if self._segment is None:
                 self._segment = self._opened()
             yield self._segment
@@ -162,33 +171,48 @@ class Writer:
         if self._end_if_due(segment):
             return
         is_late = self._clock() - self._synced_at >= SYNC_S
-        if is_late and segment.lines > self._synced:
+        if is_late and segment.lines > self._synced and not self._syncing:
             self._synced_at, self._synced = self._clock(), segment.lines
-            self._do_beside(segment.sync)
+            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="ledger")
+            self._syncing = self._thread.submit(segment.sync)
 
     def _end_if_due(self, segment: Segment) -> bool:
-        is_due = (
-            segment.warc.tell() >= SEGMENT_BYTES
-            or segment.rows >= SEGMENT_ROWS
-            or self._clock() - segment.opened_at >= SEGMENT_S
-        )
+        is_due = _is_large(segment, PATIENCE if self._ending else 1.0)
+        if not self._ending:
+            is_due = is_due or self._clock() - segment.opened_at >= SEGMENT_S
         if is_due:
             self._end(segment)
         return is_due
 
     def _end(self, segment: Segment) -> None:
-        self._wait(0)  # for the one before
-        self._segment = None
-        self._do_beside(segment.finish)
+        if self._ending:  # the one before
+            wait([self._ending])
+            self._look()
+        synced = [self._syncing] if self._syncing else []
+        self._segment = self._syncing = None
+        # a thread of its own, which ends with it: there are many writers, and few of them end now
+        thread = ThreadPoolExecutor(1, thread_name_prefix="segment")
+        self._ending = thread.submit(segment.finish, synced)
+        thread.shutdown(wait=False)
 
-    def _do_beside(self, work: Callable[[], None]) -> None:
-        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._beside.append(self._thread.submit(work))
+    def _look(self) -> None:
+        """Raises what went wrong beside."""
+        if self._syncing and self._syncing.done():
+            done, self._syncing = self._syncing, None
+            done.result()
+        if self._ending and self._ending.done():
+            done, self._ending = self._ending, None
+            done.result()
 
-    def _wait(self, left: int | None) -> None:
-        """Raises what went wrong beside; waits until `left` are left, if that is said."""
-        while self._beside and (left is not None or self._beside[0].done()):
-            self._beside.pop(0).result()
+    def _wait(self) -> None:
+        """Waits for all that is done beside, and raises what went wrong there."""
+        wait([one for one in (self._syncing, self._ending) if one])
+        self._look()
+
+
+def _is_large(segment: Segment, times: float) -> bool:
+    """Whether it is that many times as large as one may be."""
+    return segment.warc.tell() >= times * SEGMENT_BYTES or segment.rows >= times * SEGMENT_ROWS
 
 
 def recover(

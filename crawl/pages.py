@@ -71,7 +71,7 @@ def ask(
     folder = Path(observations)
     low, high = _range(kept["link_id"], told["owner_id"])
     label, whose = f"{VISITORS}{_hex(low)}{_hex(high)}", partial(_overlaps, low, high)
-    journal = Path(config.journal) if config.journal else None
+    journal = _journal(config)
     how: dict[str, Any] = {"journal": journal, "info": _info(config), "clock": clock, "now": now}
     with claims.claimed(folder, low, high, label=LABEL):
         ledger.recover(folder, low, high, label=LABEL, journal=journal)
@@ -81,13 +81,13 @@ def ask(
         visits = rounds.within(
             rounds.unasked(pages, visited),
             visited,
-            todo.counts(kept, rows),
+            todo.counts(kept, rows, config),
             config.max_pages_per_host,
         )
         with (
             ledger.Writer(folder, low, high, label=LABEL, **how) as writer,
             ledger.Writer(folder, ledger.LOWEST, ledger.HIGHEST, label=label, **how) as visitors,
-            Notes(folder, low, high, label=LABEL) as notes,
+            Notes(folder, low, high, label=LABEL, now=now) as notes,
         ):
             work = Work(writer, visitors, notes, wanted, visits, files, rules)
             if work.jobs():
@@ -130,11 +130,12 @@ def fetch(
         return
     folder = Path(observations)
     low, high = _range(kept["link_id"])
-    ledger.recover(folder, low, high)
+    # who has killed a crawl may go on with what it had: none recovers its journal any more
+    ledger.recover(folder, low, high, journal=_journal(config))
     rows = outcomes.obeyed(ledger.read(folder, low, high), config.obey)
     chosen = selection.select(rows, kept)
     ends = dict.fromkeys(rounds.looped(chosen, rows), PageOutcome.REDIRECT_LOOP)
-    over = todo.over_budget(kept, rows, config).to_pylist()
+    over = todo.left_out(kept, rows, config).to_pylist()
     ends |= dict.fromkeys(over, PageOutcome.OVER_HOST_BUDGET)
     selected = {row["link_id"]: row for row in chosen.to_pylist()}
     pages = (
@@ -142,6 +143,11 @@ def fetch(
     )
     while batch := list(itertools.islice(pages, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(batch, PAGES)
+
+
+def _journal(config: CrawlConfig) -> Path | None:
+    """The folder on this machine's own disk where segments are open."""
+    return Path(config.journal) if config.journal else None
 
 
 def _info(config: CrawlConfig) -> dict[str, str]:

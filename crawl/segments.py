@@ -19,6 +19,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
@@ -106,9 +107,12 @@ class Segment:
         os.fsync(self.warc.fileno())
         os.fsync(self._journal.fileno())
 
-    def finish(self) -> None:
-        """Makes it a whole segment, in its place. Raises Damaged where something is missing."""
+    def finish(self, synced: Iterable[Future[None]] = ()) -> None:
+        """Makes it a whole segment, in its place, after what is still being `synced`. Raises
+        Damaged where something is missing, and what went wrong there."""
         try:
+            for one in synced:
+                one.result()
             self.flush()
             self.warc.flush()
             self.sync()
@@ -187,6 +191,8 @@ def finish(place: Path, folder: Path, name: str, *, appended: int | None = None)
     if lines:
         if source == opened:
             os.truncate(opened, lines[-1].end)
+        _sync(source)  # its writer may have died before it did
+        if source == opened:
             _move(opened, done)
         _write_index(folder / f"{name}.cdxj", lines)
         _write_parquet(folder / f"{name}.parquet", [line.row for line in lines if line.row])
@@ -284,6 +290,11 @@ def _hidden(path: Path) -> Iterator[IO[bytes]]:
         file.flush()
         os.fsync(file.fileno())
     hidden.rename(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -65,9 +65,11 @@ class Status(msgspec.Struct, kw_only=True):
 
     def eta_s(self) -> float | None:
         """Seconds that what is left takes: as politeness has it, or at the present rate, whichever
-        is more; None where nothing tells."""
-        if self.left and not self.pages_per_s:
+        is more; None where nothing tells, and in a pause."""
+        if self.state == "pause":
             return None
+        if self.left and not self.pages_per_s:  # as at the end, when the last host is a slow one
+            return self.left_s or None
         return max(self.left_s, self.left / self.pages_per_s if self.left else 0.0)
 
 
@@ -146,7 +148,8 @@ def _weight(state: str) -> int:
 
 def _read(folder: Path, now: float) -> Iterator[Status]:
     for path in sorted((folder / FOLDER).glob("[!.]*.json")):
-        with contextlib.suppress(FileNotFoundError):  # a rebuild begins
+        # a rebuild begins and takes it away; a power cut has left nothing of it
+        with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
             status = msgspec.json.decode(path.read_bytes(), type=Status)
             status.ended = status.ended or path.stat().st_mtime < now - STALE_S
             yield status

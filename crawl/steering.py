@@ -1,7 +1,8 @@
 """What the operator says while a crawl runs: pause, stop, hosts that are not to be asked, a bound.
 
 It stands in a file in the run's root, `crawl.toml`, which is looked at again every second. A file
-that cannot be read changes nothing: the last one that could goes on to hold.
+that cannot be read changes nothing: the last one that could goes on to hold. Who has not read any
+yet cannot know whom it denies, and asks nobody.
 """
 
 import re
@@ -100,7 +101,9 @@ class Watch:
     now: Steering = field(default_factory=Steering)
     complaint: str = ""
     """Why the file cannot be read, since it cannot."""
-    seen: tuple[int, ...] = ()
+    seen: tuple[int, ...] | None = None
+    understood: bool = False
+    """Whether it could ever be read, be it that there was none."""
 
     def look(self) -> Steering:
         """What the file says."""
@@ -108,8 +111,12 @@ class Watch:
             mark = _mark(self.path)
             if mark != self.seen:
                 self.now, self.complaint, self.seen = read(self.path), "", mark
+                self.understood = True
         except BadInput as error:
-            self.complaint, self.seen = f"{error}; what it said before holds", mark
+            holds = "what it said before holds"
+            if not self.understood:
+                self.now, holds = Steering(state="pause"), "nobody is asked until it can be read"
+            self.complaint, self.seen = f"{error}; {holds}", mark
         return self.now
 
 

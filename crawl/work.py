@@ -18,6 +18,9 @@ from crawl.notes import Notes
 from crawl.observations import Writer
 from crawl.warc import Answer
 
+UNASKED = 0
+"""The status of a file that was not asked for, which says nothing of who would have answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -67,7 +70,8 @@ class Handed:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a robots.txt elsewhere said, for the origin that sent there; no status: nothing."""
+    """What a robots.txt elsewhere said, for the origin that sent there; no status: nothing;
+    `UNASKED`: nobody was to ask."""
 
     origin: str
     status: int | None

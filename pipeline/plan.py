@@ -205,6 +205,7 @@ def _asked(config: Config, observations: str) -> tuple[Step, ...]:
             each=("links",),
             after=("links",),  # what politeness takes is told before anybody is asked
             together=service.TASKS,
+            memory_gb=3.0,  # 286 bytes a link, so that one process can have ten million
             salvage=salvage,
         )
         for run in (adapters.ask, adapters.follow)

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from fastwarc.warc import ArchiveIterator
 
-from crawl import observations, rounds, segments
+from crawl import notes, observations, rounds, segments
 from crawl.notes import Note
 from tests.chaos_lives import Death
 from tests.web_log import LAG_S, OF_ROBOTS, ROBOTS, Hit, unruly
@@ -112,14 +112,7 @@ class Kept:
                     rows.setdefault(key_of(row), row)
         for row in observations.read(ledger).to_pylist():
             rows[key_of(row)] = row
-        notes: dict[str, Note] = {}
-        for path in sorted(ledger.glob("*.hosts")):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                if not line:  # written after what may be torn
-                    continue
-                note = msgspec.json.decode(line, type=Note)
-                notes[note.host] = note
-        return cls(time.monotonic(), rows, notes, time.time() - time.monotonic())
+        return cls(time.monotonic(), rows, notes.kept(ledger), time.time() - time.monotonic())
 
     def until(self, host: str) -> float:
         """The moment before which a host is not to be asked, as far as it is kept."""

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from crawl.notes import Note, Notes
+from crawl.notes import TICK, Note, Notes, delays, kept
 
 LOW, HIGH = b"\x10" * 16, b"\x20" * 16
 MOMENT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678000, datetime.UTC)
 
 
+HOUR = datetime.timedelta(hours=1)
+
+
 def notes(folder: Path, low: bytes = LOW, high: bytes = HIGH, label: str = "live") -> Notes:
     return Notes(folder, low, high, label=label)
+
+
+def at(folder: Path, low: int, high: int, moment: datetime.datetime) -> Notes:
+    """The notes of a range by its first and last byte, told at a moment."""
+    return Notes(folder, bytes([low]) * 16, bytes([high]) * 16, label="live", now=lambda: moment)
 
 
 def test_what_was_told_is_known_to_the_next_who_asks_for_an_id_of_the_range(tmp_path: Path) -> None:
@@ -106,3 +114,48 @@ def test_how_long_a_slow_host_is_left_alone_is_kept_rounded_up_and_in_few_lines(
         assert again.full_delay_s("a.test") == 16.0 and again.delay_s("a.test") == 0.0
     (path,) = tmp_path.glob("*.hosts")
     assert path.read_bytes().count(b"\n") <= 12
+
+
+@pytest.mark.parametrize("later", [(0x0F, 0x21), (0x10, 0x1F), (0x11, 0x20), (0x10, 0x20)])
+def test_what_was_told_last_counts_whatever_the_range_was_then(
+    tmp_path: Path, later: tuple[int, int]
+) -> None:
+    with at(tmp_path, 0x10, 0x20, MOMENT) as first:
+        first.tell(Note(host="a.test", delay_s=5.0))
+        first.reached("http://a.test", MOMENT)
+    with at(tmp_path, *later, MOMENT + HOUR) as then:
+        then.tell(Note(host="a.test", delay_s=5.0, until=MOMENT + 2 * HOUR))
+        then.reached("http://a.test", None)
+    with at(tmp_path, 0x10, 0x20, MOMENT + HOUR) as again:
+        assert again.until("a.test") == MOMENT + 2 * HOUR
+        assert list(again.unreachable(MOMENT)) == []
+    assert kept(tmp_path)["a.test"].until == MOMENT + 2 * HOUR
+
+
+def test_a_clock_that_was_set_back_makes_nothing_older_than_before(tmp_path: Path) -> None:
+    with at(tmp_path, 0x10, 0x20, MOMENT) as first:
+        first.tell(Note(host="a.test", delay_s=5.0))
+    with at(tmp_path, 0x0F, 0x21, MOMENT - HOUR) as then:
+        then.tell(Note(host="a.test", delay_s=7.0))
+        then.tell(Note(host="a.test", delay_s=9.0))
+    assert delays(tmp_path) == {"a.test": 9.0}
+
+
+def test_notes_that_do_not_say_when_are_older_than_those_that_do(tmp_path: Path) -> None:
+    for name, delay_s in (("10101010-20202020", 5), ("10101010-30303030", 6)):
+        line = f'{{"host":"a.test","delay_s":{delay_s}}}\n'
+        (tmp_path / f"{name}-live.hosts").write_text(line)
+    assert delays(tmp_path) == {"a.test": 6.0}
+    with at(tmp_path, 0x0F, 0x21, MOMENT) as then:
+        then.tell(Note(host="a.test", delay_s=7.0))
+    assert delays(tmp_path) == {"a.test": 7.0}
+
+
+def test_what_is_known_already_is_not_written_again_at_another_moment(tmp_path: Path) -> None:
+    for n in range(5):
+        with at(tmp_path, 0x10, 0x20, MOMENT + n * HOUR) as told:
+            told.tell(Note(host="a.test", delay_s=5.0))
+            told.reached("http://a.test", MOMENT + n * TICK)
+    (path,) = tmp_path.glob("*.hosts")
+    assert path.read_bytes().count(b"\n") == 2
+    assert kept(tmp_path)["http://a.test"].unreachable_since == MOMENT

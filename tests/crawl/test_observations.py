@@ -508,7 +508,7 @@ def test_a_segment_ends_when_it_is_old_or_has_many_rows(
         def whole_after(n: int, seconds: float) -> int:
             time[0] += seconds
             append(writer, n)
-            writer._wait(0)
+            writer._wait()
             return len(list(tmp_path.glob("*.parquet")))
 
         whole = [whole_after(n, 0.0) for n in range(4)]
@@ -517,7 +517,7 @@ def test_a_segment_ends_when_it_is_old_or_has_many_rows(
         append(writer, 6)
         time[0] += observations.SEGMENT_S
         writer.sync()
-        writer._wait(0)
+        writer._wait()
         assert len(list(tmp_path.glob("*.parquet"))) == 3
     check(tmp_path, 7)
 
@@ -532,7 +532,7 @@ def test_what_is_appended_is_synced_every_few_seconds_and_when_asked(
         for n in range(6):
             append(writer, n)
             time[0] += observations.SYNC_S / 2.5
-        writer._wait(0)
+        writer._wait()
         assert len(synced) == 2  # the WARC file and the journal
         writer.sync()
         assert len(synced) == 4
@@ -542,12 +542,12 @@ def test_what_is_appended_is_synced_every_few_seconds_and_when_asked(
         for seconds, count in ((0.0, 6), (0.1, 6), (observations.SYNC_S, 8)):
             time[0] += seconds
             writer.tick()
-            writer._wait(0)
+            writer._wait()
             assert len(synced) == count
             writer.archive(exchange(9, b"User-agent: *"))
         time[0] += observations.SEGMENT_S
         writer.tick()
-        writer._wait(0)
+        writer._wait()
         assert len(list(tmp_path.glob("*.parquet"))) == 1
     check(tmp_path, 6)
 
@@ -627,11 +627,11 @@ def test_an_upload_that_fails_is_told_and_nothing_is_lost(
         patched.setattr(segments, "_write_parquet", full)
         append(writer, 0)
         with pytest.raises(OSError, match="No space"):
-            append(writer, 1)
-            append(writer, 2)
+            for n in range(1, 6):
+                append(writer, n)
     for _ in range(2):
         with pytest.raises(OSError, match="No space"):
-            append(writer, 3)
+            append(writer, 7)
     writer.close()
     observations.recover(folder, journal=journal, wait_s=0.0)
     rows = observations.read(folder)["url"].to_pylist()

@@ -211,6 +211,20 @@ def test_a_bad_file_changes_nothing_and_is_told(begin: Callable[..., Run]) -> No
     assert {outcome for one, outcome in run.outcomes().items() if "//h0" not in one} == {"ok"}
 
 
+def test_a_bad_file_at_the_beginning_lets_nobody_be_asked_until_it_can_be_read(
+    site: web.Site, settings: Settings, tmp_path: Path, addresses: list[str]
+) -> None:
+    """As it is for a worker that takes the place of another, and for a new round."""
+    run = Run(settings(), tmp_path, addresses)
+    run.file.write_text('state = "halt"\ndeny = ["h0.web.test"]')
+    run.thread.start()
+    run.until(lambda: "halt" in run.told().complaint)
+    assert run.told().state == "pause" and site.log == []
+    run.say(state="run", deny=("h0.web.test",))
+    assert run.ended() is None
+    assert {hit.host for hit in site.log} == {"h1.web.test", "h2.web.test"}
+
+
 def test_a_disk_that_fills_up_ends_it_while_there_is_room_to_end_well(
     site: web.Site, begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,29 @@ def test_without_live_nothing_is_asked(site: web.Site, settings: Settings, tmp_p
     assert site.log == []
 
 
+def test_what_a_killed_crawl_left_in_its_journal_is_seen_without_live(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    ledger, journal = tmp_path / "ledger", tmp_path / "journal"
+    (link,) = web.links_to("http://a.web.test/1").to_pylist()
+    low, high = observations.LOWEST, observations.HIGHEST
+    writer = observations.Writer(ledger, low, high, label="live", journal=journal)
+    writer.append(
+        Observation(
+            link_id=link["link_id"],
+            url_key=link["url_key"],
+            url=link["fetch_url"],
+            outcome=PageOutcome.TIMEOUT,
+            source="live",
+            fetched_at=pages.utc_now(),
+        )
+    )
+    writer._segment.abandon()  # type: ignore[union-attr]
+    found = crawl(settings(live=False, journal=str(journal)), ledger, "http://a.web.test/1")
+    assert found["http://a.web.test/1"]["outcome"] == "timeout"
+    assert site.log == []
+
+
 def test_a_host_is_asked_for_no_more_than_its_budget(
     site: web.Site, settings: Settings, tmp_path: Path
 ) -> None:

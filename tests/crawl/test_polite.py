@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from crawl import names, observations, origins, pages
-from crawl.notes import Notes
+from crawl.notes import Note, Notes
 from tests import web
 
 from .conftest import Settings, crawl
@@ -292,6 +292,19 @@ def test_a_retry_after_is_kept_for_a_restart_with_all_its_milliseconds(
     with Notes(tmp_path, observations.LOWEST, observations.HIGHEST, label="live") as notes:
         until = notes.until("a.web.test")
     assert until and until - moment == datetime.timedelta(seconds=2, milliseconds=1)
+
+
+def test_a_moment_that_a_clock_far_ahead_has_kept_holds_a_host_no_longer_than_a_retry_after(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    site.page("a.web.test", "/1", PAGE)
+    ahead = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=40)
+    with Notes(tmp_path, observations.LOWEST, observations.HIGHEST, label="live") as notes:
+        notes.tell(Note(host="a.web.test", until=ahead))
+    since = time.monotonic()
+    found = crawl(settings(max_retry_after_s=0.5), tmp_path, "http://a.web.test/1")
+    assert found["http://a.web.test/1"]["outcome"] == "ok"
+    assert 0.5 <= first(site, "a.web.test", since) < 20
 
 
 def test_after_a_restart_a_host_that_was_slow_is_left_alone_as_long_as_before(

@@ -46,6 +46,14 @@ def test_nobody_told_anything(tmp_path: Path) -> None:
     assert status.told(tmp_path / "none", NOW) == Status(ended=True)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b'{"pages":"many"}', b'{"longest":"\xff"}'])
+def test_what_cannot_be_read_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    tell(tmp_path, "a", pages=3)
+    tell(tmp_path, "b")
+    (tmp_path / status.FOLDER / "b.json").write_bytes(content)
+    assert status.told(tmp_path, NOW).pages == 3
+
+
 def test_a_rebuild_begins_without_what_others_told(tmp_path: Path) -> None:
     tell(tmp_path, "a", pages=3)
     (tmp_path / status.FOLDER / ".b.tmp").write_bytes(b"half")
@@ -77,7 +85,9 @@ def test_rates_are_of_the_last_minute() -> None:
 def test_what_is_left_takes_as_long_as_politeness_or_the_rate_has_it() -> None:
     assert Status(left=100, pages_per_s=4.0, left_s=10.0).eta_s() == 25.0
     assert Status(left=100, pages_per_s=50.0, left_s=10.0).eta_s() == 10.0
-    assert Status(left=100, left_s=10.0).eta_s() is None
+    assert Status(left=100, left_s=10.0).eta_s() == 10.0  # nothing came within the last minute
+    assert Status(left=100).eta_s() is None
+    assert Status(left=100, pages_per_s=4.0, left_s=10.0, state="pause").eta_s() is None
     assert Status().eta_s() == 0.0
 
 

@@ -139,8 +139,23 @@ def test_a_change_is_seen_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     assert watch.look() == Steering()
 
 
-def test_one_that_is_bad_from_the_first_says_nothing(tmp_path: Path) -> None:
+def test_one_that_is_bad_from_the_first_is_a_pause_until_it_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "crawl.toml"
     path.write_text("state = 1")
     watch = Watch(path)
-    assert watch.look() == Steering() and watch.complaint
+    for _ in range(2):
+        assert watch.look().state == "pause"
+        assert str(path) in watch.complaint and "nobody is asked until" in watch.complaint
+    path.write_text("also no state = 1")
+    assert watch.look().state == "pause" and "nobody is asked until" in watch.complaint
+    path.write_text('deny = ["a.org"]')
+    assert watch.look() == Steering(deny=("a.org",)) and not watch.complaint
+    path.write_text("state = 1")
+    assert watch.look() == Steering(deny=("a.org",)) and "what it said before" in watch.complaint
+
+
+def test_one_that_was_not_there_holds_when_a_bad_one_comes(tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "crawl.toml")
+    watch.look()
+    watch.path.write_text("state = 1")
+    assert watch.look() == Steering() and "what it said before holds" in watch.complaint

@@ -66,7 +66,11 @@ def test_what_was_observed_is_not_asked_and_the_rest_is_sorted_by_host() -> None
         ([("ok",)], False),
         ([("timeout",), ("ok",)], False),
         ([("timeout",), ("http_error",)], False),  # a better one, or at least another
-        ([("timeout", "archive")], False),  # of no crawl
+        ([("timeout", "archive")], True),  # an archive's is one as well
+        ([("timeout", "archive")] * 3, True),  # and all of them are one
+        ([("timeout", "archive"), ("timeout",)], False),
+        ([("timeout", "archive"), ("ok",)], False),
+        ([("ok", "archive"), ("timeout",)], False),
         # where it led to counts, not that it led away
         ([("redirected_offsite",), ("timeout",)], True),
         ([("redirected_offsite",), ("ok",)], False),
@@ -100,6 +104,28 @@ def test_a_hosts_budget_counts_links_and_not_what_archives_have() -> None:
     # who was asked before counts first, whatever its id
     late = rows((by_id[5], "ok"))
     assert asked(table, late, settings) == {by_id[0], "http://b.test/"}
+
+
+def test_links_that_were_asked_count_though_an_archive_has_come_since() -> None:
+    table, settings = kept(*A), config(max_pages_per_host=2)
+    by_id = table["fetch_url"].to_pylist()
+    told = [(one, "ok") for one in by_id[:2]]
+    archived = [(one, "ok", "archive") for one in by_id[:2]]
+    assert asked(table, rows(*told, *archived), settings) == set()
+    assert asked(table, rows(*archived), settings) == {*by_id[2:4]}
+    assert todo.counts(table, rows(*told, *archived), settings) == {"a.test": 6}
+
+
+def test_links_that_an_archive_has_count_when_they_are_tried_again() -> None:
+    table, settings = kept(*A), config(max_pages_per_host=2, retry=("too_large",))
+    by_id = table["fetch_url"].to_pylist()
+    archived = rows(*((one, "too_large", "archive") for one in by_id[:3]))
+    assert asked(table, archived, settings) == {*by_id[:2]}
+    ids = [table["link_id"].to_pylist()[n] for n in range(6)]
+    # those that are not asked any more still have a page
+    assert todo.left_out(table, archived, settings).to_pylist() == ids[3:]
+    tried = pa.concat_tables([archived, rows(*((one, "too_large") for one in by_id[:2]))])
+    assert asked(table, tried, settings) == set()
 
 
 @given(
@@ -136,5 +162,5 @@ def test_links_to_the_domains_of_origins() -> None:
 def test_how_many_links_to_a_host_the_live_web_is_asked_for() -> None:
     table = kept(*A, "http://b.test/")
     ledger = rows((A[0], "ok", "archive"), (A[1], "ok"))
-    assert todo.counts(table, ledger) == {"a.test": 5, "b.test": 1}
-    assert todo.counts(kept(), rows()) == {}
+    assert todo.counts(table, ledger, config()) == {"a.test": 5, "b.test": 1}
+    assert todo.counts(kept(), rows(), config()) == {}

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import cluster, manifest, rebuild, room, state
+from pipeline.config import Config
 from pipeline.crew import RETRIES
 from pipeline.failures import TaskFailed
 from pipeline.local import Local
+from pipeline.plan import stages
 from pipeline.shard import Task
 from pipeline.stage import Step
 from pipeline.store import Dataset
@@ -235,3 +237,10 @@ def test_processes_leave_room_for_what_computes():
     larger = Step(run=print, schema=None, together=4, cpus=1.0, memory_gb=300.0)
     assert room.room_for(larger, [machine]) == 1
     assert room.memory_of(larger, [machine]) == int(0.8 * machine["memory"])
+
+
+def test_a_process_that_asks_has_the_memory_for_ten_million_links():
+    """In the loopback world it held 286 bytes for each of its links."""
+    pages = next(stage for stage in stages(Config(root="run"), (), []) if stage.makes == "pages")
+    asking = [step for step in pages.before if step.together > 1]
+    assert asking and all(step.memory_gb * 2**30 >= 10_000_000 * 286 for step in asking)
