@@ -6,6 +6,7 @@ first and ends with the last. What goes wrong in it is raised in every task.
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import threading
@@ -28,6 +29,9 @@ TURN_S = 0.2
 """Seconds between two looks whether a task is wanted back."""
 TASKS = 1024
 """That one process holds at once, at most."""
+COLLECT = (5000, 20, 20)
+"""Thresholds of Python's garbage collector while there is a crawler: it holds thousands of requests
+that are no garbage, and by the usual ones looks through them again and again."""
 
 _LOCK = threading.Lock()
 _RUNNING: "dict[tuple[int, str], Service]" = {}
@@ -142,6 +146,8 @@ class Service:
         return self.failure or Stopped("the crawl was ended")
 
     def _live(self) -> None:
+        usual = gc.get_threshold()
+        gc.set_threshold(*COLLECT)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._main())
@@ -149,6 +155,8 @@ class Service:
             self.failure = error
             if not self._started.done():
                 self._started.set_exception(error)
+        finally:
+            gc.set_threshold(*usual)
 
     async def _main(self) -> None:
         self._end = asyncio.Event()
