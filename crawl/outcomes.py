@@ -32,7 +32,7 @@ class Asked:
     def text(self, page: Page) -> str:
         """How a page was asked for: a target that was handed over names itself and its hops."""
         told: dict[str, str | int] = {"user_agent": self.user_agent}
-        if page.hops or page.start != url.without_fragment(page.url):
+        if page.hops or page.start != url.requested(page.url):
             told |= {"start": page.start, "hops": page.hops}
         return json.dumps(told)
 
@@ -52,7 +52,7 @@ def redirect(base: str, answer: Answer) -> str | None:
         target = url.fetch_url(urljoin(base, location.strip()))
     except ValueError:
         return ""
-    return url.without_fragment(target) if target and not url.has_credentials(target) else ""
+    return url.requested(target) if target and not url.has_credentials(target) else ""
 
 
 def same_site(one: str, other: str) -> bool:

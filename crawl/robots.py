@@ -175,7 +175,7 @@ def _target(base: str, led: str) -> str | None:
         target = url.fetch_url(urljoin(base, led.strip()))
     except ValueError:
         return None
-    return url.without_fragment(target) if target and not url.has_credentials(target) else None
+    return url.requested(target) if target and not url.has_credentials(target) else None
 
 
 def _text(body: bytes) -> bytes:

@@ -86,8 +86,16 @@ def origin(url: str) -> str:
 
 
 def without_fragment(url: str) -> str:
-    """What of a fetch URL goes over the wire."""
+    """A fetch URL as archives name it."""
     return url.partition("#")[0]
+
+
+def requested(url: str) -> str:
+    """What of a fetch URL goes over the wire; robots.txt must be asked about this very text. A
+    question mark with nothing behind it is never sent."""
+    asked = without_fragment(url)
+    path, _, query = asked.partition("?")
+    return asked if query else path
 
 
 @functools.lru_cache(maxsize=HOSTS)

@@ -151,6 +151,26 @@ def test_robots_are_asked_first_and_obeyed(
     assert ("/x" in site.paths("a.web.test")) is (outcome == "ok")
 
 
+@pytest.mark.parametrize(
+    ("rule", "link"),
+    [
+        ("/$", "http://a.web.test/?"),
+        ("/$", "http://a.web.test?#x"),
+        ("/*.pdf$", "http://a.web.test/f.pdf?"),
+    ],
+)
+def test_what_robots_judge_is_what_is_asked(
+    site: web.Site, settings: Settings, tmp_path: Path, rule: str, link: str
+) -> None:
+    """A question mark with nothing behind it never goes over the wire."""
+    site.robots("a.web.test", f"User-agent: *\nDisallow: {rule}")
+    site.route("a.web.test", "/from", web.redirect(link))
+    found = crawl(settings(), tmp_path, link, "http://a.web.test/from")
+    assert [row["outcome"] for row in found.values()] == ["robots_disallowed"] * 2
+    assert found[link]["final_url"] == link.partition("?")[0]
+    assert site.paths("a.web.test") == ["/robots.txt", "/from"]
+
+
 def test_a_host_that_is_not_there_costs_few_attempts(
     site: web.Site, settings: Settings, tmp_path: Path
 ) -> None:

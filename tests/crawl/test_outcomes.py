@@ -34,6 +34,7 @@ def page(start: str = "http://a.web.test/", target: str = "", hops: int = 0) -> 
         ("?q", "http://a.web.test/x/y?q"),
         (" //B.other.test/p#f ", "http://B.other.test/p"),
         ("https://a.web.test", "https://a.web.test"),
+        ("/x?#y", "http://a.web.test/x"),
         ("http://a.web.test/a b", "http://a.web.test/a%20b"),
         ("http://127.0.0.1/", "http://127.0.0.1/"),
         ("mailto:x@web.test", ""),
