@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -187,12 +187,14 @@ async def ask(
     """The answer to a GET for `target`, a fetch URL without a fragment. Raises Failure.
 
     At most `most` bytes of the body are read. With `wanted`, which is shown the answer before its
-    body came, none are read where it says no, or where the server says that there are more.
+    body came, none are read where it says no, or where the server says that there are more. An
+    answer that is no success stands by itself, be its body broken off.
     """
     asked = URL(target, encoded=True)
     if url.is_private(url.host(target)) and not _is_pinned(target, web.pins):
         raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
-    config, met = web.config, list[Met]()
+    config, met, body = web.config, list[Met](), bytearray()
+    answer: Answer | None = None
     MET.set(met)
     try:
         if not config.proxy:
@@ -205,14 +207,13 @@ async def ask(
             if config.proxy and answer.status == PROXY_AUTHENTICATION:
                 shown = without_password(config.proxy)
                 raise ProxyRefuses(f"crawl.proxy: {shown}: wants to know who you are")
-            body, truncated = await _body(web, response, answer, most, wanted)
+            truncated = await _read(web, response, answer, most, wanted, body)
     except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
         if _is_ours(error):
             raise
-        unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
-        unconnected |= socket.gaierror | aiohttp.ClientHttpProxyError
-        connected, nobody = not isinstance(error, unconnected), _is_nobody(error)
-        raise Failure(_outcome(error), connected=connected, nobody=nobody) from error
+        if answer is None or 200 <= answer.status < 300:
+            raise _failure(error) from error
+        truncated = "time" if isinstance(error, TimeoutError) else "disconnect"
     version = response.version or aiohttp.HttpVersion11
     protocols = [f"http/{version.major}.{version.minor}"]
     if met and met[-1][2]:
@@ -220,12 +221,19 @@ async def ask(
     return Exchange(
         target=target,
         moment=moment,
-        answer=Answer(answer.status, answer.reason, answer.headers, body),
+        answer=replace(answer, body=bytes(body)),
         request=_request(response),
         truncated=truncated,
         address=met[-1][0] if met and not config.proxy else None,
         protocols=tuple(protocols),
     )
+
+
+def _failure(error: BaseException) -> Failure:
+    unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
+    unconnected |= socket.gaierror | aiohttp.ClientHttpProxyError
+    connected, nobody = not isinstance(error, unconnected), _is_nobody(error)
+    return Failure(_outcome(error), connected=connected, nobody=nobody)
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -276,24 +284,32 @@ def _is_pinned(target: str, pins: tuple[Pin, ...]) -> bool:
     return any(pin.fits(url.host(target), port) for pin in pins)
 
 
-async def _body(
-    web: Web, response: aiohttp.ClientResponse, answer: Answer, most: int, wanted: Wanted | None
-) -> tuple[bytes, str | None]:
+async def _read(
+    web: Web,
+    response: aiohttp.ClientResponse,
+    answer: Answer,
+    most: int,
+    wanted: Wanted | None,
+    body: bytearray,
+) -> str | None:
+    """Reads into `body`, so that what came is there if it breaks off; returns WARC's word for why
+    it is not all."""
     if wanted:
         if not wanted(answer):
-            return b"", "unspecified"
+            return "unspecified"
         if (response.content_length or 0) > most:
-            return b"", "length"
-    loop, body = asyncio.get_running_loop(), bytearray()
+            return "length"
+    loop = asyncio.get_running_loop()
     began, least = loop.time(), web.config.min_bytes_per_s
     async for chunk in response.content.iter_any():
         body += chunk
         web.received += len(chunk)
         if len(body) > most:
-            return bytes(body[:most]), "length"
+            del body[most:]
+            return "length"
         if (gone := loop.time() - began) > GRACE_S and len(body) < least * gone:
             raise TimeoutError(f"less than {least} bytes a second")
-    return bytes(body), None
+    return None
 
 
 def _answer(response: aiohttp.ClientResponse) -> Answer:

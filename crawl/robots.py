@@ -124,13 +124,11 @@ def answered(
     """Where an answer leads: on to the next location, or to the rules.
 
     `body` has its Transfer-Encoding undone, its Content-Encoding not. `truncated` is WARC's word
-    for why it is not all that was sent: `length`, where no more was wanted; every other is an error
-    of the network. A redirect that leads nowhere new, or beyond `MAX_REDIRECTS`, ends as an
-    unavailable file; one to what cannot be asked for, or a body that cannot be decoded, as an
-    unreachable one: there are rules, and nobody can read them.
+    for why it is not all that was sent: `length`, where no more was wanted; of a success, every
+    other is an error of the network. A redirect that leads nowhere new, or beyond `MAX_REDIRECTS`,
+    ends as an unavailable file; one to what cannot be asked for, or a body that cannot be decoded,
+    as an unreachable one: there are rules, and nobody can read them.
     """
-    if truncated not in (None, "length"):
-        return failed(step)
     led = _header(headers, "location") if status in REDIRECTS else None
     if led:
         target = _target(step.target, led)
@@ -142,6 +140,8 @@ def answered(
         return replace(step, target=target, passed=passed)
     if not 200 <= status < 300:
         return verdict(status, b"", step.token)
+    if truncated not in (None, "length"):
+        return failed(step)
     try:
         plain = content.first(body, _header(headers, "content-encoding"), MAX_BYTES + 1)
     except content.Undecodable:
