@@ -30,7 +30,7 @@ from crawl.addresses import (
     pinned,
 )
 from crawl.config import CrawlConfig, without_password
-from crawl.names import FAMILIES, Names
+from crawl.names import FAMILIES, Names, NoNameServer
 from crawl.schema import BadInput, PageOutcome
 from crawl.warc import Answer, Exchange, Request
 
@@ -246,6 +246,8 @@ def _is_ours(error: BaseException) -> bool:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.status == PROXY_AUTHENTICATION
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, NoNameServer):
+        return True
     if not isinstance(cause, OSError):
         return False
     return cause.errno in LOCAL_FAULTS or (cause.errno in FAULTS_OFFLINE and is_offline())
