@@ -181,6 +181,22 @@ def _socket(allowed: frozenset[tuple[str, int]], version: int, info: Any) -> soc
     return socket.socket(family, kind, proto)
 
 
+async def find(web: Web, target: str) -> None:
+    """Looks up where `target` stands, for `ask` to know: what that takes, with the queue for it, is
+    no time of its host's. Raises Failure."""
+    if url.is_private(url.host(target)) and not _is_pinned(target, web.pins):
+        raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
+    if web.config.proxy:
+        return
+    asked = URL(target, encoded=True)
+    try:
+        await web.names.known(asked.raw_host or "", asked.port or 0)
+    except (OSError, UnicodeError) as error:
+        if _is_ours(error):
+            raise
+        raise _failure(error) from error
+
+
 async def ask(
     web: Web, target: str, moment: datetime.datetime, *, most: int, wanted: Wanted | None = None
 ) -> Exchange:
@@ -190,15 +206,12 @@ async def ask(
     body came, none are read where it says no, or where the server says that there are more. An
     answer that is no success stands by itself, be its body broken off.
     """
+    await find(web, target)
     asked = URL(target, encoded=True)
-    if url.is_private(url.host(target)) and not _is_pinned(target, web.pins):
-        raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
     config, met, body = web.config, list[Met](), bytearray()
     answer: Answer | None = None
     MET.set(met)
     try:
-        if not config.proxy:
-            await web.names.known(asked.raw_host or "", asked.port or 0)
         async with (
             asyncio.timeout(config.timeout_s),
             web.client.get(asked, allow_redirects=False, proxy=config.proxy) as response,
