@@ -184,7 +184,7 @@ def _socket(allowed: frozenset[tuple[str, int]], version: int, info: Any) -> soc
 async def find(web: Web, target: str) -> None:
     """Looks up where `target` stands, for `ask` to know: what that takes, with the queue for it, is
     no time of its host's. Raises Failure."""
-    if url.is_private(url.host(target)) and not _is_pinned(target, web.pins):
+    if _is_private(url.host(target)) and not _is_pinned(target, web.pins):
         raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
     if web.config.proxy:
         return
@@ -292,6 +292,17 @@ def _proxy_pins(config: CrawlConfig) -> tuple[Pin, ...]:
             raise BadInput(f"crawl.proxy: {shown}: {error}") from error
         return (Pin(port, host, False, host_address, port),)
     return (Pin(port, host, False, host, port),)
+
+
+def _is_private(host: str) -> bool:
+    """Whether nobody on the internet has this name or address; nor is an address good that is not
+    written as it should be, as nobody can say what would be asked."""
+    if not url.is_address(host):
+        return url.is_local(host)
+    try:
+        return not is_public(host)
+    except ValueError:
+        return True
 
 
 def _is_pinned(target: str, pins: tuple[Pin, ...]) -> bool:

@@ -135,9 +135,9 @@ def is_address(name: str) -> bool:
     return True
 
 
-def is_private(name: str) -> bool:
-    """Whether a host is an address, or a name that only a local network knows."""
-    return is_address(name) or "." not in name or name.endswith(LOCAL_SUFFIXES)
+def is_local(name: str) -> bool:
+    """Whether a host is a name that only a local network knows."""
+    return not is_address(name) and ("." not in name or name.endswith(LOCAL_SUFFIXES))
 
 
 @functools.cache
