@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urljoin
 
 from crawl import content, patterns, preferences, url
-from crawl.warc import Headers
+from crawl.warc import Headers, header
 
 MAX_BYTES = 500 * 1024
 """Parsed at least, says section 2.5; more is not, nor is more asked for."""
@@ -129,7 +129,7 @@ def answered(
     ends as an unavailable file; one to what cannot be asked for, or a body that cannot be decoded,
     as an unreachable one: there are rules, and nobody can read them.
     """
-    led = _header(headers, "location") if status in REDIRECTS else None
+    led = header(headers, "location") if status in REDIRECTS else None
     if led:
         target = _target(step.target, led)
         if target is None:
@@ -143,7 +143,7 @@ def answered(
     if truncated not in (None, "length"):
         return failed(step)
     try:
-        plain = content.first(body, _header(headers, "content-encoding"), MAX_BYTES + 1)
+        plain = content.first(body, header(headers, "content-encoding"), MAX_BYTES + 1)
     except content.Undecodable:
         return failed(step)
     return verdict(status, plain, step.token)
@@ -164,10 +164,6 @@ def verdict(status: int | None, body: bytes, token: str) -> Rules:
     if status is None or status == 429 or not 200 <= status < 500:
         return Rules(token, unreachable=True)
     return _parsed(body, token) if status < 300 else Rules(token)
-
-
-def _header(headers: Headers, name: str) -> str | None:
-    return next((value for key, value in headers if key.lower() == name), None)
 
 
 def _target(base: str, led: str) -> str | None:

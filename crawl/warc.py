@@ -32,6 +32,16 @@ MEMBER_BYTES = 1 << 20
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
 
 
+def header(headers: Headers, name: str) -> str | None:
+    """The first value of a header; None where there is none. The codings of a body are a list, be
+    it in one line or more (RFC 9110, 5.3): of them, all."""
+    name = name.lower()
+    values = [value for key, value in headers if key.lower() == name]
+    if name == "content-encoding" and values:
+        return ", ".join(values)
+    return values[0] if values else None
+
+
 @dataclass(frozen=True)
 class Answer:
     """An HTTP response: the body has its Transfer-Encoding undone, its Content-Encoding not."""
@@ -43,8 +53,8 @@ class Answer:
     protocol: str = "HTTP/1.1"
 
     def header(self, name: str) -> str | None:
-        """The first value of a header; None where there is none."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+        """The value of a header: see `header`."""
+        return header(self.headers, name)
 
 
 @dataclass(frozen=True)
