@@ -227,8 +227,7 @@ async def ask(
         if answer is None or 200 <= answer.status < 300:
             raise _failure(error) from error
         truncated = "time" if isinstance(error, TimeoutError) else "disconnect"
-    version = response.version or aiohttp.HttpVersion11
-    protocols = [f"http/{version.major}.{version.minor}"]
+    protocols = [answer.protocol.lower()]
     if met and met[-1][2]:
         protocols.append(met[-1][2].lower().replace("v", "/"))
     return Exchange(
@@ -342,7 +341,12 @@ def _answer(response: aiohttp.ClientResponse) -> Answer:
     headers = tuple((_text(name), _text(value)) for name, value in response.raw_headers)
     # aiohttp reads what is not UTF-8 in a reason as surrogates
     reason = _text((response.reason or "").encode("utf-8", "surrogateescape"))
-    return Answer(response.status, reason, headers, b"")
+    return Answer(response.status, reason, headers, b"", _protocol(response))
+
+
+def _protocol(response: aiohttp.ClientResponse) -> str:
+    version = response.version or aiohttp.HttpVersion11
+    return f"HTTP/{version.major}.{version.minor}"
 
 
 def _text(raw: bytes) -> str:

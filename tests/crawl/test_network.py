@@ -297,6 +297,12 @@ def test_an_exchange_says_what_was_sent_to_whom_and_how(site: web.Site, settings
     assert sorted(f"{name}: {value}" for name, value in sent.items()) == sorted(head)
 
 
+def test_an_answer_keeps_its_version_of_http(site: web.Site, settings: Settings) -> None:
+    site.route("a.web.test", "/", b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<p>")
+    answer = got(settings())
+    assert (answer.answer.protocol, answer.protocols) == ("HTTP/1.0", ("http/1.0",))
+
+
 def test_bytes_that_came_are_counted(site: web.Site, settings: Settings) -> None:
     site.route("a.web.test", "/", web.response(200, b"x" * 5000))
 
