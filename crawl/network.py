@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import errno
 import functools
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -42,6 +43,8 @@ GRACE_S = 10.0
 """Seconds of an answer before its rate counts."""
 PASSING = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TIMEOUT, PageOutcome.PROTOCOL_ERROR})
 PROXY_AUTHENTICATION = 407
+
+NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 
 LOCAL_FAULTS = frozenset(
     {
@@ -338,7 +341,7 @@ async def _read(
 
 
 def _answer(response: aiohttp.ClientResponse) -> Answer:
-    headers = tuple((_text(name), _text(value)) for name, value in response.raw_headers)
+    headers = tuple((_text(name), _value(value)) for name, value in response.raw_headers)
     # aiohttp reads what is not UTF-8 in a reason as surrogates
     reason = _text((response.reason or "").encode("utf-8", "surrogateescape"))
     return Answer(response.status, reason, headers, b"", _protocol(response))
@@ -354,6 +357,15 @@ def _text(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def _value(raw: bytes) -> str:
+    """The value of a header; what is no UTF-8 as escapes: the octets of a Location are what is to
+    be asked for."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return NOT_ASCII.sub(lambda found: b"%%%02X" % ord(found.group()), raw).decode("ascii")
 
 
 def _request(response: aiohttp.ClientResponse) -> Request:

@@ -7,7 +7,6 @@ import datetime
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urljoin
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,16 +42,12 @@ def passes(status: int) -> bool:
 
 
 def redirect(base: str, answer: Answer) -> str | None:
-    """Where an answer sends to, without a fragment; "" where that cannot be asked for, or only with
-    a password; None where it sends nowhere."""
+    """Where an answer sends to, as it is to be requested; "" where that cannot be asked for, or
+    only with a password; None where it sends nowhere."""
     location = answer.header("Location")
     if answer.status not in REDIRECTS or not location:
         return None
-    try:
-        target = url.fetch_url(urljoin(base, location.strip()))
-    except ValueError:
-        return ""
-    return url.requested(target) if target and not url.has_credentials(target) else ""
+    return url.led_to(base, location) or ""
 
 
 def same_site(one: str, other: str) -> bool:

@@ -9,7 +9,6 @@ end and as a character; lets an unknown line end a group; loses bytes that are n
 
 import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import urljoin
 
 from crawl import content, patterns, preferences, url
 from crawl.warc import Headers, header
@@ -131,7 +130,7 @@ def answered(
     """
     led = header(headers, "location") if status in REDIRECTS else None
     if led:
-        target = _target(step.target, led)
+        target = url.led_to(step.target, led)
         if target is None:
             return failed(step)
         passed = (*step.passed, step.target)
@@ -164,14 +163,6 @@ def verdict(status: int | None, body: bytes, token: str) -> Rules:
     if status is None or status == 429 or not 200 <= status < 500:
         return Rules(token, unreachable=True)
     return _parsed(body, token) if status < 300 else Rules(token)
-
-
-def _target(base: str, led: str) -> str | None:
-    try:
-        target = url.fetch_url(urljoin(base, led.strip()))
-    except ValueError:
-        return None
-    return url.requested(target) if target and not url.has_credentials(target) else None
 
 
 def _text(body: bytes) -> bytes:

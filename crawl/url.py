@@ -9,7 +9,7 @@ import html
 import ipaddress
 import re
 from pathlib import Path
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, urljoin
 
 import idna
 from publicsuffixlist import PublicSuffixList
@@ -41,9 +41,24 @@ def fetch_url(text: str) -> str | None:
     host is put into its ASCII form (UTS 46); everything else stays as it is, the fragment too.
     Neither the text nor the URL may be longer than `MAX_CHARACTERS`.
     """
-    if len(text) > MAX_CHARACTERS:
+    return _formed(decoded(text)) if len(text) <= MAX_CHARACTERS else None
+
+
+def led_to(base: str, location: str) -> str | None:
+    """Where the Location of an answer from `base` leads, as it is to be requested: a URL that is
+    repaired but, unlike one of a post, no HTML. None where it cannot be asked for, or only with a
+    password."""
+    if len(location) > MAX_CHARACTERS:
         return None
-    found = PARTS.fullmatch(decoded(text).strip())
+    try:
+        target = _formed(CONTROLS.sub("", urljoin(base, location.strip())))
+    except ValueError:
+        return None
+    return requested(target) if target and not has_credentials(target) else None
+
+
+def _formed(text: str) -> str | None:
+    found = PARTS.fullmatch(text.strip())
     if not found:
         return None
     scheme, authority, path, query, fragment = found.groups(default="")

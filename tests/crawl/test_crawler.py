@@ -112,6 +112,18 @@ def test_redirects_are_followed_within_the_domain_and_each_hop_obeys_robots(
     assert site.paths("c.a.web.test") == ["/robots.txt"]
 
 
+def test_a_redirect_is_followed_to_the_very_octets_that_it_names(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    locations = {"latin": b"/caf\xe9", "utf": "/caf\u00e9".encode(), "and": b"/?a&lt;b"}
+    for name, location in locations.items():
+        head = b"HTTP/1.1 301 X\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location
+        site.route("a.web.test", f"/{name}", head)
+    found = crawl(settings(), tmp_path, *(f"http://a.web.test/{name}" for name in locations))
+    led = {row["final_url"].removeprefix("http://a.web.test") for row in found.values()}
+    assert led == {"/caf%E9", "/caf%C3%A9", "/?a&lt;b"} == led & set(site.paths("a.web.test"))
+
+
 def test_a_redirect_that_leaves_is_told_and_not_followed(
     site: web.Site, settings: Settings, tmp_path: Path
 ) -> None:
