@@ -126,14 +126,14 @@ def _key(url: str) -> str:
     where = f"{user}@{shown}" if user else shown
     if port and int(port) not in (80, 443):
         where = f"{where}:{int(port)}"
-    route = _spelled(fragment).rstrip("/")
+    route = spelled(fragment).rstrip("/")
     shown = route if ROUTE.fullmatch(route) else ""
     return f"http://{where}{_path_key(path)}{_query_key(query, name)}{shown}"
 
 
 def _path_key(text: str) -> str:
     kept: list[str] = []
-    for segment in SESSION.sub("", _spelled(text)).split("/")[1:]:
+    for segment in SESSION.sub("", spelled(text)).split("/")[1:]:
         if segment == "..":
             del kept[-1:]
         elif segment != ".":
@@ -155,15 +155,15 @@ def _without_amp(path: str) -> str:
 def _query_key(text: str, name: str) -> str:
     parts = (
         ENTITY_REST.sub("", part, count=1) if ENTITY_REST.match(part) else part
-        for part in _spelled(text.lstrip("?")).split("&")
+        for part in spelled(text.lstrip("?")).split("&")
     )
     return selecting(parts, name)
 
 
-def _spelled(text: str) -> str:
+def spelled(text: str) -> str:
     """One spelling of escapes: none for unreserved characters, capitals for the others."""
-    while (spelled := repaired(decoded(ESCAPE.sub(_escape, text)))) != text:
-        text = spelled
+    while (plainer := repaired(decoded(ESCAPE.sub(_escape, text)))) != text:
+        text = plainer
     return text
 
 

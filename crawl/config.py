@@ -19,6 +19,7 @@ Signal = Literal["content-signal", "content-usage", "noai", "noindex", "tdm"]
 SIGNALS: tuple[Signal, ...] = ("content-signal", "content-usage", "noai", "noindex", "tdm")
 CONTACT = re.compile(r"https?://[^\s)]+|mailto:\S+@\S+|[^\s@]+@[^\s@]+\.[^\s@]+")
 PRODUCT = re.compile(r"[A-Za-z_-]+")
+WHOLE_NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z_-]+")  # of a product (RFC 9110, 5.6.2)
 BORROWED_NAMES = frozenset({"mozilla", "ccbot", "googlebot", "bingbot", "curl", "wget"})
 ADDRESS = re.compile(r"([0-9.]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
@@ -249,6 +250,11 @@ def _check_user_agent(agent: str) -> None:
     product = PRODUCT.match(agent)
     if not product or not agent.isascii() or not agent.isprintable():
         raise ValueError("user_agent must be printable ASCII that begins with a name, as webtext/1")
+    name = WHOLE_NAME.match(agent)
+    if name and name.group() != product.group():
+        raise ValueError(
+            f"user_agent: {name.group()!r} has more than letters, - and _: no robots.txt names it"
+        )
     if product.group().lower() in BORROWED_NAMES:
         raise ValueError(f"user_agent must not pose as {product.group()}: say who you are")
     if not CONTACT.search(agent):

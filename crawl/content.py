@@ -58,7 +58,13 @@ CODECS = {
 }  # fmt: skip
 
 
-PLAIN = ("", "identity")
+NO_PAGES = frozenset({204, 205, 206})
+"""Successes without content, or with a part of one, for which nobody asked."""
+CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
+FOREIGN_CODINGS = frozenset(
+    {"compress", "x-compress", "exi", "pack200-gzip", "aes128gcm", "dcb", "dcz"}
+)
+"""The others of IANA's registry, which nobody asked for and nothing here undoes."""
 Room = Callable[[], int]
 INVALID: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # its stub names no class
 FAULTS = (INVALID, brotli.error, zstandard.ZstdError)
@@ -88,9 +94,9 @@ class Opened:
         for one in before:
             body = Opened(body, one, most).first(most)
         self._body, self._name = body, name
-        self._plain: bytes | bytearray = body if name in PLAIN else bytearray()
+        self._plain: bytes | bytearray = bytearray() if name else body
         self._most = 0
-        self._pieces = iter(()) if name in PLAIN else _pieces(body, name, self._room)
+        self._pieces = _pieces(body, name, self._room) if name else iter(())
 
     def first(self, most: int) -> bytes:
         """The first bytes, at most so many. Raises Undecodable: then nothing can be asked for."""
@@ -146,7 +152,7 @@ def outcome(
 ) -> PageOutcome:
     """What an answer that is no redirect makes of its page, from the web or from an archive.
     `cut`: the body is not all that was sent, or was not read at all."""
-    if not 200 <= status < 300:
+    if not 200 <= status < 300 or status in NO_PAGES:
         return PageOutcome.HTTP_ERROR
     unread = cut and not body
     if not (may_be_html(content_type) if unread else is_html(content_type, head(body, coding))):
@@ -184,8 +190,10 @@ def may_be_html(content_type: str | None) -> bool:
 
 
 def _codings(coding: str | None) -> list[str]:
-    """In the order in which they are to be undone."""
-    return [part.strip().lower() for part in reversed((coding or "").split(","))]
+    """In the order in which they are to be undone; one at least, which may be none: "". Words that
+    are no codings, as `utf-8` and `none`, are passed over, as browsers do."""
+    named = [part.strip().lower() for part in reversed((coding or "").split(","))]
+    return [name for name in named if name in CODINGS | FOREIGN_CODINGS] or [""]
 
 
 def _pieces(body: bytes, name: str, room: Room) -> Iterator[bytes]:
@@ -195,7 +203,7 @@ def _pieces(body: bytes, name: str, room: Room) -> Iterator[bytes]:
         "gzip": _gunzip, "x-gzip": _gunzip, "deflate": _inflate, "br": _unbrotli, "zstd": _unzstd
     }.get(name)  # fmt: skip
     if undo is None:
-        raise Undecodable(f"Content-Encoding {name!r} is not known")
+        raise Undecodable(f"Content-Encoding {name!r} is not one that was asked for")
     return undo(body, room)
 
 

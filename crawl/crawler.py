@@ -149,11 +149,14 @@ class Crawler:
 
     async def _ask_file(self, host: str, file: OriginFile) -> None:
         moment, began = self.now(), self.clock()
-        cause, wait_s = None, None
+        cause, wait_s, connected = None, None, True
         try:
+            await network.find(self.web, file.target)
+            moment, began = self.now(), self.clock()
             most = robots.MAX_BYTES + 1
             exchange = await network.ask(self.web, file.target, moment, most=most)
         except Failure as failure:
+            connected = failure.connected
             refusal = PageOutcome.ROBOTS_UNREACHABLE
             if failure.outcome in NO_HOST or not failure.connected:
                 refusal = failure.outcome
@@ -168,7 +171,7 @@ class Crawler:
             if not (cause and self.jobs.retry(host, file)):
                 file.work.writer.archive(exchange, {"purpose": f"{file.kind} of {file.origin}"})
                 self._file_answered(file, exchange)
-        self.jobs.ended(host, file.work, began, cause, wait_s)
+        self.jobs.ended(host, file.work, began if connected else None, cause, wait_s)
 
     def _file_answered(self, file: OriginFile, exchange: Exchange) -> None:
         if file.step is None:
@@ -245,12 +248,15 @@ class Crawler:
 
     async def _ask_page(self, host: str, page: Page, said: tuple[str, ...]) -> None:
         moment, began = self.now(), self.clock()
-        cause, wait_s = None, None
+        cause, wait_s, connected = None, None, True
         try:
+            await network.find(self.web, page.target)
+            moment, began = self.now(), self.clock()
             exchange = await network.ask(
                 self.web, page.target, moment, most=self.config.max_bytes, wanted=self._wanted
             )
         except Failure as failure:
+            connected = failure.connected
             cause = failure.outcome if failure.passing else None
             if not (cause and self.jobs.retry(host, page)):
                 elapsed_s = self.clock() - began
@@ -261,7 +267,7 @@ class Crawler:
                 wait_s = self.jobs.asked_to_wait(host, page, exchange.answer)
             if not (cause and self.jobs.retry(host, page)):
                 self._page_answered(page, exchange, self.clock() - began, said)
-        self.jobs.ended(host, page.work, began, cause, wait_s)
+        self.jobs.ended(host, page.work, began if connected else None, cause, wait_s)
 
     def _wanted(self, answer: Answer) -> bool:
         """Whether the body of an answer is worth reading: that of an error tells why."""

@@ -15,7 +15,7 @@ space requests by domain hands in domains for hosts.
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic
 
 import msgspec
@@ -172,13 +172,6 @@ class Frontier(Generic[Job]):
         """Whether the host failed too often in a row to be asked again in this crawl."""
         return host in self._lost
 
-    def over_time(self, host: str, now: float) -> bool:
-        """Whether the host had its time, from its first turn on, and is not asked again."""
-        if host in self._over_time:
-            return True
-        slot = self._hosts.get(host)
-        return slot is not None and slot.began + self._pace.max_host_s <= now
-
     def drain(self, host: str) -> list[Job]:
         """Takes away what is left of a host, in its order: of one that is lost, over its time or
         denied, or that another frontier goes on with. What is in flight stays so."""
@@ -194,23 +187,10 @@ class Frontier(Generic[Job]):
             self._idle += 1
         return jobs
 
-    def pause_s(self, host: str, now: float) -> float:
-        """Seconds from now for which nobody may ask the host: for who goes on with it elsewhere.
-        Infinite while it is being asked."""
-        if host in self._in_flight:
-            return math.inf
-        slot = self._hosts.get(host)
-        return max(0.0, slot.free_at - now) if slot else 0.0
-
     def left(self, host: str) -> int:
         """How many jobs of a host no turn was given for yet."""
         slot = self._hosts.get(host) or self._dropped.get(host)
         return slot.left if slot else 0
-
-    def hosts(self) -> Iterator[str]:
-        """Hosts of which something is left. Nothing may be told while they are gone through."""
-        yield from (name for name, slot in self._hosts.items() if slot.left)
-        yield from self._dropped
 
     def counts(self) -> Counts:
         """How it stands as of the last `next`, at no cost."""

@@ -92,18 +92,25 @@ class Jobs:
         return True
 
     def ended(
-        self, host: str, work: Work, began: float, cause: PageOutcome | None, wait_s: float | None
+        self,
+        host: str,
+        work: Work,
+        began: float | None,
+        cause: PageOutcome | None,
+        wait_s: float | None,
     ) -> None:
-        """A turn of a host is over; `cause` is a failure that may pass."""
+        """A turn of a host is over. `began`: when it could be asked, if it let itself be; `cause`
+        is a failure that may pass."""
         if cause:
             self._causes[host] = cause
         else:
             self._causes.pop(host, None)
         now = self._clock()
-        if (rest_s := self._pace.delay_s(0.0, now - began)) > self._pace.min_delay_s:
+        latency_s = None if began is None else now - began
+        if (rest_s := self._pace.delay_s(0.0, latency_s or 0.0)) > self._pace.min_delay_s:
             work.notes.rest(host, rest_s)
         self._frontier.ended(
-            host, now, latency_s=now - began, failed=cause is not None, retry_after_s=wait_s
+            host, now, latency_s=latency_s, failed=cause is not None, retry_after_s=wait_s
         )
         self._turns.wake()
 

@@ -31,6 +31,10 @@ UNKNOWN = frozenset({ares.ARES_ENOTFOUND, ares.ARES_ENODATA, ares.ARES_EBADNAME}
 """What says that there is no such host; all else may pass."""
 
 
+class NoNameServer(OSError):
+    """Nobody is there to be asked about names: no word about any host."""
+
+
 class Names(AbstractResolver):
     """Looks names up; aiohttp asks it whenever it connects. To be made within a running loop."""
 
@@ -93,13 +97,29 @@ class Names(AbstractResolver):
 async def addresses(
     asked: aiodns.DNSResolver, host: str, family: socket.AddressFamily
 ) -> list[str]:
-    """The addresses of a name, each once. Raises socket.gaierror."""
+    """The addresses of a name, each once. Raises socket.gaierror and NoNameServer."""
     try:
         found = await asked.getaddrinfo(host, family, type=socket.SOCK_STREAM)
     except ares.DNSError as error:
+        if await _is_refused(asked, error):
+            raise NoNameServer(
+                f"no name server can be reached, of this machine or of crawl.name_servers: {host}"
+            ) from error
         code = socket.EAI_NONAME if error.args[0] in UNKNOWN else socket.EAI_AGAIN
         raise socket.gaierror(code, f"{host}: {error.args[-1]}") from error
     return list(dict.fromkeys(node.addr[0].decode() for node in found.nodes))
+
+
+async def _is_refused(asked: aiodns.DNSResolver, error: ares.DNSError) -> bool:
+    """Whether name servers refuse any connection, not only the second one, by TCP, that a long
+    answer about one name needs: they are asked for what every one of them knows."""
+    if error.args[0] != ares.ARES_ECONNREFUSED:
+        return False
+    try:
+        await asked.query_dns(".", "NS")
+    except ares.DNSError as again:
+        return bool(again.args[0] == ares.ARES_ECONNREFUSED)
+    return False
 
 
 def _resolved(host: str, address: str, port: int) -> ResolveResult:

@@ -10,11 +10,12 @@ import contextlib
 import datetime
 import errno
 import functools
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -30,7 +31,7 @@ from crawl.addresses import (
     pinned,
 )
 from crawl.config import CrawlConfig, without_password
-from crawl.names import FAMILIES, Names
+from crawl.names import FAMILIES, Names, NoNameServer
 from crawl.schema import BadInput, PageOutcome
 from crawl.warc import Answer, Exchange, Request
 
@@ -42,6 +43,8 @@ GRACE_S = 10.0
 """Seconds of an answer before its rate counts."""
 PASSING = frozenset({PageOutcome.UNREACHABLE, PageOutcome.TIMEOUT, PageOutcome.PROTOCOL_ERROR})
 PROXY_AUTHENTICATION = 407
+
+NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 
 LOCAL_FAULTS = frozenset(
     {
@@ -181,22 +184,37 @@ def _socket(allowed: frozenset[tuple[str, int]], version: int, info: Any) -> soc
     return socket.socket(family, kind, proto)
 
 
+async def find(web: Web, target: str) -> None:
+    """Looks up where `target` stands, for `ask` to know: what that takes, with the queue for it, is
+    no time of its host's. Raises Failure."""
+    if _is_private(url.host(target)) and not _is_pinned(target, web.pins):
+        raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
+    if web.config.proxy:
+        return
+    asked = URL(target, encoded=True)
+    try:
+        await web.names.known(asked.raw_host or "", asked.port or 0)
+    except (OSError, UnicodeError) as error:
+        if _is_ours(error):
+            raise
+        raise _failure(error) from error
+
+
 async def ask(
     web: Web, target: str, moment: datetime.datetime, *, most: int, wanted: Wanted | None = None
 ) -> Exchange:
     """The answer to a GET for `target`, a fetch URL without a fragment. Raises Failure.
 
     At most `most` bytes of the body are read. With `wanted`, which is shown the answer before its
-    body came, none are read where it says no, or where the server says that there are more.
+    body came, none are read where it says no, or where the server says that there are more. An
+    answer that is no success stands by itself, be its body broken off.
     """
+    await find(web, target)
     asked = URL(target, encoded=True)
-    if url.is_private(url.host(target)) and not _is_pinned(target, web.pins):
-        raise Failure(PageOutcome.PRIVATE_ADDRESS, connected=False)
-    config, met = web.config, list[Met]()
+    config, met, body = web.config, list[Met](), bytearray()
+    answer: Answer | None = None
     MET.set(met)
     try:
-        if not config.proxy:
-            await web.names.known(asked.raw_host or "", asked.port or 0)
         async with (
             asyncio.timeout(config.timeout_s),
             web.client.get(asked, allow_redirects=False, proxy=config.proxy) as response,
@@ -205,27 +223,32 @@ async def ask(
             if config.proxy and answer.status == PROXY_AUTHENTICATION:
                 shown = without_password(config.proxy)
                 raise ProxyRefuses(f"crawl.proxy: {shown}: wants to know who you are")
-            body, truncated = await _body(web, response, answer, most, wanted)
+            truncated = await _read(web, response, answer, most, wanted, body)
     except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
         if _is_ours(error):
             raise
-        unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
-        unconnected |= socket.gaierror | aiohttp.ClientHttpProxyError
-        connected, nobody = not isinstance(error, unconnected), _is_nobody(error)
-        raise Failure(_outcome(error), connected=connected, nobody=nobody) from error
-    version = response.version or aiohttp.HttpVersion11
-    protocols = [f"http/{version.major}.{version.minor}"]
+        if answer is None or 200 <= answer.status < 300:
+            raise _failure(error) from error
+        truncated = "time" if isinstance(error, TimeoutError) else "disconnect"
+    protocols = [answer.protocol.lower()]
     if met and met[-1][2]:
         protocols.append(met[-1][2].lower().replace("v", "/"))
     return Exchange(
         target=target,
         moment=moment,
-        answer=Answer(answer.status, answer.reason, answer.headers, body),
+        answer=replace(answer, body=bytes(body)),
         request=_request(response),
         truncated=truncated,
         address=met[-1][0] if met and not config.proxy else None,
         protocols=tuple(protocols),
     )
+
+
+def _failure(error: BaseException) -> Failure:
+    unconnected = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | PrivateAddress
+    unconnected |= socket.gaierror | aiohttp.ClientHttpProxyError
+    connected, nobody = not isinstance(error, unconnected), _is_nobody(error)
+    return Failure(_outcome(error), connected=connected, nobody=nobody)
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -238,6 +261,8 @@ def _is_ours(error: BaseException) -> bool:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.status == PROXY_AUTHENTICATION
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, NoNameServer):
+        return True
     if not isinstance(cause, OSError):
         return False
     return cause.errno in LOCAL_FAULTS or (cause.errno in FAULTS_OFFLINE and is_offline())
@@ -271,36 +296,60 @@ def _proxy_pins(config: CrawlConfig) -> tuple[Pin, ...]:
     return (Pin(port, host, False, host, port),)
 
 
+def _is_private(host: str) -> bool:
+    """Whether nobody on the internet has this name or address; nor is an address good that is not
+    written as it should be, as nobody can say what would be asked."""
+    if not url.is_address(host):
+        return url.is_local(host)
+    try:
+        return not is_public(host)
+    except ValueError:
+        return True
+
+
 def _is_pinned(target: str, pins: tuple[Pin, ...]) -> bool:
     port = DEFAULT_PORTS["https" if target.startswith("https:") else "http"]
     return any(pin.fits(url.host(target), port) for pin in pins)
 
 
-async def _body(
-    web: Web, response: aiohttp.ClientResponse, answer: Answer, most: int, wanted: Wanted | None
-) -> tuple[bytes, str | None]:
+async def _read(
+    web: Web,
+    response: aiohttp.ClientResponse,
+    answer: Answer,
+    most: int,
+    wanted: Wanted | None,
+    body: bytearray,
+) -> str | None:
+    """Reads into `body`, so that what came is there if it breaks off; returns WARC's word for why
+    it is not all."""
     if wanted:
         if not wanted(answer):
-            return b"", "unspecified"
+            return "unspecified"
         if (response.content_length or 0) > most:
-            return b"", "length"
-    loop, body = asyncio.get_running_loop(), bytearray()
+            return "length"
+    loop = asyncio.get_running_loop()
     began, least = loop.time(), web.config.min_bytes_per_s
     async for chunk in response.content.iter_any():
         body += chunk
         web.received += len(chunk)
         if len(body) > most:
-            return bytes(body[:most]), "length"
+            del body[most:]
+            return "length"
         if (gone := loop.time() - began) > GRACE_S and len(body) < least * gone:
             raise TimeoutError(f"less than {least} bytes a second")
-    return bytes(body), None
+    return None
 
 
 def _answer(response: aiohttp.ClientResponse) -> Answer:
-    headers = tuple((_text(name), _text(value)) for name, value in response.raw_headers)
+    headers = tuple((_text(name), _value(value)) for name, value in response.raw_headers)
     # aiohttp reads what is not UTF-8 in a reason as surrogates
     reason = _text((response.reason or "").encode("utf-8", "surrogateescape"))
-    return Answer(response.status, reason, headers, b"")
+    return Answer(response.status, reason, headers, b"", _protocol(response))
+
+
+def _protocol(response: aiohttp.ClientResponse) -> str:
+    version = response.version or aiohttp.HttpVersion11
+    return f"HTTP/{version.major}.{version.minor}"
 
 
 def _text(raw: bytes) -> str:
@@ -308,6 +357,15 @@ def _text(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def _value(raw: bytes) -> str:
+    """The value of a header; what is no UTF-8 as escapes: the octets of a Location are what is to
+    be asked for."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return NOT_ASCII.sub(lambda found: b"%%%02X" % ord(found.group()), raw).decode("ascii")
 
 
 def _request(response: aiohttp.ClientResponse) -> Request:

@@ -5,7 +5,6 @@ a renewal fails, the copy at hand is used on, as section 2.4 has it; where there
 forbidden until the file has been unreachable for 30 days, and then allowed (2.3.1.4).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from crawl.robots import CACHE_S, Rules
@@ -31,16 +30,12 @@ class _Known:
 
 
 class Origins:
-    """The rules of the origins that are being crawled.
+    """The rules of the origins that are being crawled. Asking again after a forgotten origin is
+    always right."""
 
-    `unreachable_since`: when earlier runs first found an origin's robots.txt unreachable, of those
-    that have not been reached since. Asking again after a forgotten origin is always right.
-    """
-
-    def __init__(
-        self, unreachable_since: Mapping[str, float] | None = None, max_bytes: int = MAX_BYTES
-    ) -> None:
-        self._since = dict(unreachable_since or {})
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        # of origins that are not known: when their robots.txt was first found unreachable
+        self._since: dict[str, float] = {}
         self._known: dict[str, _Known] = {}
         self._max_bytes, self._bytes = max_bytes, 0
 
@@ -75,14 +70,6 @@ class Origins:
         """An earlier run found an origin's robots.txt unreachable since then."""
         if origin not in self._known:
             self._since[origin] = min(since, self._since.get(origin, since))
-
-    def forget(self, origin: str) -> float | None:
-        """Drops what is known of an origin that will not be asked again; returns since when it has
-        been unreachable, for another run to know."""
-        since = self.unreachable_since(origin)
-        self._take(origin)
-        self._since.pop(origin, None)
-        return since
 
     def __contains__(self, origin: str) -> bool:
         """Whether an origin's rules are held, be they of use still or not."""

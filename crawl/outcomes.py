@@ -7,7 +7,6 @@ import datetime
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urljoin
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,7 +31,7 @@ class Asked:
     def text(self, page: Page) -> str:
         """How a page was asked for: a target that was handed over names itself and its hops."""
         told: dict[str, str | int] = {"user_agent": self.user_agent}
-        if page.hops or page.start != url.without_fragment(page.url):
+        if page.hops or page.start != url.requested(page.url):
             told |= {"start": page.start, "hops": page.hops}
         return json.dumps(told)
 
@@ -43,16 +42,12 @@ def passes(status: int) -> bool:
 
 
 def redirect(base: str, answer: Answer) -> str | None:
-    """Where an answer sends to, without a fragment; "" where that cannot be asked for, or only with
-    a password; None where it sends nowhere."""
+    """Where an answer sends to, as it is to be requested; "" where that cannot be asked for, or
+    only with a password; None where it sends nowhere."""
     location = answer.header("Location")
     if answer.status not in REDIRECTS or not location:
         return None
-    try:
-        target = url.fetch_url(urljoin(base, location.strip()))
-    except ValueError:
-        return ""
-    return url.without_fragment(target) if target and not url.has_credentials(target) else ""
+    return url.led_to(base, location) or ""
 
 
 def same_site(one: str, other: str) -> bool:

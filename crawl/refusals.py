@@ -82,7 +82,7 @@ def _authorities(fetch_urls: pa.Array) -> pa.Array:
 
 
 def _host_reason(name: str, config: CrawlConfig) -> LinkOutcome | None:
-    if url.is_private(name):
+    if url.is_address(name) or url.is_local(name):
         return LinkOutcome.PRIVATE_HOST
     labels = name.split(".")
     for start in range(len(labels)):

@@ -9,10 +9,9 @@ end and as a character; lets an unknown line end a group; loses bytes that are n
 
 import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import urljoin
 
 from crawl import content, patterns, preferences, url
-from crawl.warc import Headers
+from crawl.warc import Headers, header
 
 MAX_BYTES = 500 * 1024
 """Parsed at least, says section 2.5; more is not, nor is more asked for."""
@@ -124,16 +123,14 @@ def answered(
     """Where an answer leads: on to the next location, or to the rules.
 
     `body` has its Transfer-Encoding undone, its Content-Encoding not. `truncated` is WARC's word
-    for why it is not all that was sent: `length`, where no more was wanted; every other is an error
-    of the network. A redirect that leads nowhere new, or beyond `MAX_REDIRECTS`, ends as an
-    unavailable file; one to what cannot be asked for, or a body that cannot be decoded, as an
-    unreachable one: there are rules, and nobody can read them.
+    for why it is not all that was sent: `length`, where no more was wanted; of a success, every
+    other is an error of the network. A redirect that leads nowhere new, or beyond `MAX_REDIRECTS`,
+    ends as an unavailable file; one to what cannot be asked for, or a body that cannot be decoded,
+    as an unreachable one: there are rules, and nobody can read them.
     """
-    if truncated not in (None, "length"):
-        return failed(step)
-    led = _header(headers, "location") if status in REDIRECTS else None
+    led = header(headers, "location") if status in REDIRECTS else None
     if led:
-        target = _target(step.target, led)
+        target = url.led_to(step.target, led)
         if target is None:
             return failed(step)
         passed = (*step.passed, step.target)
@@ -142,8 +139,10 @@ def answered(
         return replace(step, target=target, passed=passed)
     if not 200 <= status < 300:
         return verdict(status, b"", step.token)
+    if truncated not in (None, "length"):
+        return failed(step)
     try:
-        plain = content.first(body, _header(headers, "content-encoding"), MAX_BYTES + 1)
+        plain = content.first(body, header(headers, "content-encoding"), MAX_BYTES + 1)
     except content.Undecodable:
         return failed(step)
     return verdict(status, plain, step.token)
@@ -164,18 +163,6 @@ def verdict(status: int | None, body: bytes, token: str) -> Rules:
     if status is None or status == 429 or not 200 <= status < 500:
         return Rules(token, unreachable=True)
     return _parsed(body, token) if status < 300 else Rules(token)
-
-
-def _header(headers: Headers, name: str) -> str | None:
-    return next((value for key, value in headers if key.lower() == name), None)
-
-
-def _target(base: str, led: str) -> str | None:
-    try:
-        target = url.fetch_url(urljoin(base, led.strip()))
-    except ValueError:
-        return None
-    return url.without_fragment(target) if target and not url.has_credentials(target) else None
 
 
 def _text(body: bytes) -> bytes:

@@ -55,7 +55,7 @@ def leaving(rows: pa.Table, max_redirects: int) -> list[Handed]:
 
 def start(row: dict[str, str]) -> str:
     """What was asked for first, for a row of the ledger."""
-    return str(_asked(row).get("start") or url.without_fragment(row["url"]))
+    return str(_asked(row).get("start") or url.requested(row["url"]))
 
 
 def looped(selected: pa.Table, rows: pa.Table) -> set[bytes]:

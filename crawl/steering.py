@@ -15,12 +15,15 @@ from typing import Annotated, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from crawl import url
+from crawl import canonical, url
 from crawl.schema import BadInput
 
 FILE = "crawl.toml"
 HEAD = "# What the operator says to the crawl; `webtext steer` writes it, and you may."
 HOST = re.compile(r"(?:\*\.)?[a-z0-9_.-]+")
+ADDRESS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(.*)", re.DOTALL)
+DEFAULT_PORT = {"http": re.compile(r":(0*80)?\Z"), "https": re.compile(r":(0*443)?\Z")}
+LAST_DOT = re.compile(r"\.(?=:[0-9*]*\Z|\Z)")
 
 State = Literal["run", "pause", "stop"]
 
@@ -34,7 +37,8 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     deny: tuple[str, ...] = ()
     """Not asked: a host (`example.com`), all below and at it (`*.example.com`), or addresses that
-    begin so (`https://example.com/private/`), with `*` for anything. They end as `denied`."""
+    begin so (`https://example.com/private/`), with `*` for anything. A default port and the
+    spelling of a host and of escapes do not matter. They end as `denied`."""
 
     allow: tuple[str, ...] = ()
     """Where it names any, only these are asked; `deny` has the last word."""
@@ -79,7 +83,7 @@ class Patterns:
         """Raises ValueError for what is no pattern."""
         for pattern in patterns:
             _require(pattern)
-        begins = [re.escape(one).replace(r"\*", ".*") for one in patterns if "://" in one]
+        begins = [re.escape(_spelled(one)).replace(r"\*", ".*") for one in patterns if "://" in one]
         return cls(
             frozenset(one for one in patterns if "://" not in one and not one.startswith("*.")),
             frozenset(one[2:] for one in patterns if one.startswith("*.")),
@@ -90,7 +94,7 @@ class Patterns:
         """Whether one of them means this URL, which stands at this host."""
         if host in self.hosts or (self.domains and any(up in self.domains for up in _above(host))):
             return True
-        return self.addresses is not None and self.addresses.match(target) is not None
+        return self.addresses is not None and self.addresses.match(_spelled(target)) is not None
 
 
 @dataclass
@@ -159,6 +163,16 @@ def _above(host: str) -> list[str]:
     """A host, and the domains above it."""
     labels = host.split(".")
     return [".".join(labels[place:]) for place in range(len(labels))]
+
+
+def _spelled(address: str) -> str:
+    """A pattern and a URL in one spelling: what servers do not tell apart, patterns do not."""
+    found = ADDRESS.match(address)
+    assert found  # a fetch URL, or what was required of a pattern
+    scheme, where, path, rest = found.groups()
+    where = DEFAULT_PORT[scheme].sub("", where.rpartition("@")[2].lower())
+    where = LAST_DOT.sub("", where)
+    return f"{scheme}://{where}{canonical.spelled((path or '/') + rest)}"
 
 
 def _require(pattern: str) -> None:

@@ -9,7 +9,7 @@ import html
 import ipaddress
 import re
 from pathlib import Path
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, urljoin
 
 import idna
 from publicsuffixlist import PublicSuffixList
@@ -41,9 +41,24 @@ def fetch_url(text: str) -> str | None:
     host is put into its ASCII form (UTS 46); everything else stays as it is, the fragment too.
     Neither the text nor the URL may be longer than `MAX_CHARACTERS`.
     """
-    if len(text) > MAX_CHARACTERS:
+    return _formed(decoded(text)) if len(text) <= MAX_CHARACTERS else None
+
+
+def led_to(base: str, location: str) -> str | None:
+    """Where the Location of an answer from `base` leads, as it is to be requested: a URL that is
+    repaired but, unlike one of a post, no HTML. None where it cannot be asked for, or only with a
+    password."""
+    if len(location) > MAX_CHARACTERS:
         return None
-    found = PARTS.fullmatch(decoded(text).strip())
+    try:
+        target = _formed(CONTROLS.sub("", urljoin(base, location.strip())))
+    except ValueError:
+        return None
+    return requested(target) if target and not has_credentials(target) else None
+
+
+def _formed(text: str) -> str | None:
+    found = PARTS.fullmatch(text.strip())
     if not found:
         return None
     scheme, authority, path, query, fragment = found.groups(default="")
@@ -86,8 +101,16 @@ def origin(url: str) -> str:
 
 
 def without_fragment(url: str) -> str:
-    """What of a fetch URL goes over the wire."""
+    """A fetch URL as archives name it."""
     return url.partition("#")[0]
+
+
+def requested(url: str) -> str:
+    """What of a fetch URL goes over the wire; robots.txt must be asked about this very text. A
+    question mark with nothing behind it is never sent."""
+    asked = without_fragment(url)
+    path, _, query = asked.partition("?")
+    return asked if query else path
 
 
 @functools.lru_cache(maxsize=HOSTS)
@@ -127,9 +150,9 @@ def is_address(name: str) -> bool:
     return True
 
 
-def is_private(name: str) -> bool:
-    """Whether a host is an address, or a name that only a local network knows."""
-    return is_address(name) or "." not in name or name.endswith(LOCAL_SUFFIXES)
+def is_local(name: str) -> bool:
+    """Whether a host is a name that only a local network knows."""
+    return not is_address(name) and ("." not in name or name.endswith(LOCAL_SUFFIXES))
 
 
 @functools.cache

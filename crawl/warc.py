@@ -31,10 +31,18 @@ REASONS = frozenset({"length", "time", "disconnect", "unspecified"})
 MEMBER_BYTES = 1 << 20
 """Read at once where members are looked at whether they are whole."""
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
-
-
 PAIRS = ["".join(pair) for pair in itertools.product(string.ascii_uppercase + "234567", repeat=2)]
 """Two digits of base 32 (RFC 4648, section 6), by their value."""
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The first value of a header; None where there is none. The codings of a body are a list, be
+    it in one line or more (RFC 9110, 5.3): of them, all."""
+    name = name.lower()
+    values = (value for key, value in headers if key.lower() == name)
+    if name == "content-encoding":
+        return ", ".join(values) or None
+    return next(values, None)
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,8 @@ class Answer:
     protocol: str = "HTTP/1.1"
 
     def header(self, name: str) -> str | None:
-        """The first value of a header; None where there is none."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+        """The value of a header: see `header`."""
+        return header(self.headers, name)
 
 
 @dataclass(frozen=True)

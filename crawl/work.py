@@ -198,5 +198,5 @@ class Links(Sequence[Page]):
         row = self._start + place
         links = self._work.links
         address = links["fetch_url"][row].as_py()
-        target = url.without_fragment(address)
+        target = url.requested(address)
         return Page(self._work, links["link_id"][row].as_py(), address, target, target)

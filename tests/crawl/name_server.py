@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 A, AAAA = 1, 28
 OK, SERVFAIL, NXDOMAIN = 0, 2, 3
+TRUNCATED = 0x200
+"""Ask again by TCP, which nobody here speaks."""
 Reply = Sequence[str] | int | None
-"""Addresses; or a code of failure; or nothing at all."""
+"""Addresses; or a code of failure or a flag; or nothing at all."""
 
 
 @dataclass

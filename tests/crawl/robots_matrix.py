@@ -41,6 +41,8 @@ CODINGS = {
     "zstd": zstandard.compress,
     "identity": bytes,
     "rot13": bytes,
+    "compress": bytes,
+    "utf-8": bytes,
 }
 
 

@@ -53,6 +53,8 @@ def test_a_recipe_s_keys_are_read() -> None:
         ({"user_agent": "Mozilla/5.0 (+https://example.org)"}, "user_agent"),
         ({"user_agent": "webtext\n(+https://example.org)"}, "user_agent"),
         ({"user_agent": "1.0 (+https://example.org)"}, "user_agent"),
+        ({"user_agent": "webtext2/1.0 (+https://example.org)"}, "user_agent: 'webtext2' has more"),
+        ({"user_agent": "web.text (+https://example.org)"}, "user_agent: 'web.text' has more"),
         ({"resolve": {"*.web.test": "localhost"}}, "resolve"),
         ({"resolve": {"*.web.test": "127.0.0.1:99999"}}, "resolve"),
         ({"resolve": {"*.web.test": "127.0.0.1:0"}}, "resolve"),
@@ -107,7 +109,9 @@ def test_what_is_wrong_is_named_in_one_line(keys: dict[str, object], named: str)
     assert named in message and "$.crawl" in message and "\n" not in message
 
 
-@pytest.mark.parametrize("agent", [AGENT, "webtext (me@example.org)", "w-t/2 (mailto:a@b.org)"])
+@pytest.mark.parametrize(
+    "agent", [AGENT, "webtext (me@example.org)", "w-t/2 (mailto:a@b.org)", "w_T(a@b.org)"]
+)
 def test_a_user_agent_with_a_contact_is_taken(agent: str) -> None:
     assert load(user_agent=agent).user_agent == agent
 

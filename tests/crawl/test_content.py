@@ -173,7 +173,7 @@ def test_exactly_the_limit_passes() -> None:
         content.decode(b"x" * (LIMIT + 1), "", LIMIT)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "rot13"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "compress"])
 def test_what_is_not_what_it_says_is_undecodable(coding: str) -> None:
     with pytest.raises(content.Undecodable):
         content.decode(b"\xff\xfe\xfdneither", coding, LIMIT)
@@ -183,6 +183,14 @@ def test_what_is_not_what_it_says_is_undecodable(coding: str) -> None:
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 def test_what_was_decoded_already_is_taken_as_it_is(coding: str) -> None:
     assert content.decode(b"<html><p>x", coding, LIMIT) == b"<html><p>x"
+
+
+@pytest.mark.parametrize("coding", ["UTF-8", "none", "identity", "8bit", "rot13", ";", ""])
+def test_what_is_no_coding_is_passed_over(coding: str) -> None:
+    assert content.decode(b"\xff<p>x", coding, LIMIT) == b"\xff<p>x"
+    packed = gzip.compress(b"\xff<p>x")
+    assert content.decode(packed, f"gzip, {coding}", LIMIT) == b"\xff<p>x"
+    assert content.first(packed, f"{coding},gzip", 2) == b"\xff<"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
@@ -215,7 +223,7 @@ def test_more_members_than_any_honest_body_has_are_refused() -> None:
 def test_the_first_bytes_of_a_body_however_long() -> None:
     assert content.first(gzip.compress(b"abc" * 10**6), "gzip", 4) == b"abca"
     with pytest.raises(content.Undecodable):
-        content.first(b"abc", "rot13", 4)
+        content.first(b"abc", "x-compress", 4)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +231,9 @@ def test_the_first_bytes_of_a_body_however_long() -> None:
     [
         (200, "text/html", b"<p>", False, "ok"),
         (203, "text/html", b"<p>", False, "ok"),
+        (204, "text/html", b"", False, "http_error"),
+        (205, "text/html", b"", False, "http_error"),
+        (206, "text/html", b"<p>", False, "http_error"),
         (404, "text/html", b"<p>", False, "http_error"),
         (304, "text/html", b"", True, "http_error"),
         (200, "text/html", b"<p>", True, "too_large"),

@@ -46,6 +46,7 @@ PAGE = "<html><body><p>Some text.</p></body></html>"
         (web.response(200, b"<html>" + b"x" * 4091, length=False), "too_large", 200),
         (web.response(404, b"no"), "http_error", 404),
         (web.response(410), "http_error", 410),
+        (b"HTTP/1.1 404 X\r\nContent-Length: 100\r\n\r\nshort", "http_error", 404),
         (web.response(500, b"oh"), "http_error", 500),
         (web.response(304), "http_error", 304),
         (b"HTTP/1.1 404 Non trouv\xe9\r\nContent-Length: 0\r\n\r\n", "http_error", 404),
@@ -111,6 +112,18 @@ def test_redirects_are_followed_within_the_domain_and_each_hop_obeys_robots(
     assert site.paths("c.a.web.test") == ["/robots.txt"]
 
 
+def test_a_redirect_is_followed_to_the_very_octets_that_it_names(
+    site: web.Site, settings: Settings, tmp_path: Path
+) -> None:
+    locations = {"latin": b"/caf\xe9", "utf": "/caf\u00e9".encode(), "and": b"/?a&lt;b"}
+    for name, location in locations.items():
+        head = b"HTTP/1.1 301 X\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location
+        site.route("a.web.test", f"/{name}", head)
+    found = crawl(settings(), tmp_path, *(f"http://a.web.test/{name}" for name in locations))
+    led = {row["final_url"].removeprefix("http://a.web.test") for row in found.values()}
+    assert led == {"/caf%E9", "/caf%C3%A9", "/?a&lt;b"} == led & set(site.paths("a.web.test"))
+
+
 def test_a_redirect_that_leaves_is_told_and_not_followed(
     site: web.Site, settings: Settings, tmp_path: Path
 ) -> None:
@@ -128,6 +141,7 @@ def test_a_redirect_that_leaves_is_told_and_not_followed(
         (web.response(200, b"User-agent: other\nDisallow: /"), "ok"),
         (web.response(404, b"User-agent: *\nDisallow: /"), "ok"),
         (web.response(403), "ok"),
+        (b"HTTP/1.1 404 X\r\nContent-Length: 100\r\n\r\nshort", "ok"),
         (web.response(500, b"User-agent: *\nAllow: /"), "robots_unreachable"),
         (web.response(429), "robots_unreachable"),
         (web.hang, "robots_unreachable"),
@@ -149,6 +163,26 @@ def test_robots_are_asked_first_and_obeyed(
     assert row["http://a.web.test/x"]["outcome"] == outcome
     assert site.paths("a.web.test")[0] == "/robots.txt"
     assert ("/x" in site.paths("a.web.test")) is (outcome == "ok")
+
+
+@pytest.mark.parametrize(
+    ("rule", "link"),
+    [
+        ("/$", "http://a.web.test/?"),
+        ("/$", "http://a.web.test?#x"),
+        ("/*.pdf$", "http://a.web.test/f.pdf?"),
+    ],
+)
+def test_what_robots_judge_is_what_is_asked(
+    site: web.Site, settings: Settings, tmp_path: Path, rule: str, link: str
+) -> None:
+    """A question mark with nothing behind it never goes over the wire."""
+    site.robots("a.web.test", f"User-agent: *\nDisallow: {rule}")
+    site.route("a.web.test", "/from", web.redirect(link))
+    found = crawl(settings(), tmp_path, link, "http://a.web.test/from")
+    assert [row["outcome"] for row in found.values()] == ["robots_disallowed"] * 2
+    assert found[link]["final_url"] == link.partition("?")[0]
+    assert site.paths("a.web.test") == ["/robots.txt", "/from"]
 
 
 def test_a_host_that_is_not_there_costs_few_attempts(

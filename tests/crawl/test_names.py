@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from crawl import addresses, names, network
+from crawl import addresses, names, network, observations
 from crawl.addresses import PrivateAddress
 from crawl.names import Names
 from tests import web
 
 from . import name_server
 from .conftest import Settings, crawl
-from .name_server import NXDOMAIN, SERVFAIL, A, Reply
+from .name_server import NXDOMAIN, SERVFAIL, TRUNCATED, A, Reply
 
 PAGE = "<html><body><p>Some text.</p></body></html>"
 PUBLIC, OTHER, SIX = "8.8.8.8", "9.9.9.9", "2606:4700::1111"
@@ -48,10 +48,11 @@ def test_a_name_has_the_addresses_of_both_versions_or_of_the_one_that_is_asked_f
 
 @pytest.mark.parametrize(
     ("reply", "code"),
-    [(NXDOMAIN, socket.EAI_NONAME), ([], socket.EAI_NONAME), (SERVFAIL, socket.EAI_AGAIN)],
-)
+    [(NXDOMAIN, socket.EAI_NONAME), ([], socket.EAI_NONAME), (SERVFAIL, socket.EAI_AGAIN),
+     (TRUNCATED, socket.EAI_AGAIN)],
+)  # fmt: skip
 def test_who_is_nobody_and_what_may_pass(reply: Reply, code: int) -> None:
-    (found,), _ = look_up(lambda name, kind: reply, "a.test")
+    (found,), _ = look_up(lambda name, kind: reply if name else [], "a.test")
     assert isinstance(found, socket.gaierror) and found.errno == code
     assert "a.test" in str(found)
 
@@ -183,6 +184,23 @@ def one_page(site: web.Site, settings: Settings, folder: Path, says: Any, **how:
     with name_server.serve(says) as server:
         config = settings(name_servers=(server.place,), **({"retries": 2} | how))
         return crawl(config, folder, address)[address]["outcome"], server
+
+
+def test_a_name_server_that_is_gone_blames_no_host(
+    settings: Settings, tmp_path: Path, online: None
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    config = settings(name_servers=(place,), retries=0)
+    with pytest.raises(names.NoNameServer, match="no name server"):
+        crawl(config, tmp_path, "http://good.example/")
+    assert len(observations.read(tmp_path)) == 0
+    # one that is there is enough
+    with name_server.serve(lambda name, kind: NXDOMAIN) as server:
+        config = settings(name_servers=(place, server.place), retries=0)
+        row = crawl(config, tmp_path, "http://good.example/")["http://good.example/"]
+    assert row["outcome"] == "unreachable"
 
 
 @pytest.mark.parametrize("private", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0"])

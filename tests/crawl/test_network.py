@@ -249,6 +249,39 @@ def test_a_malformed_server_is_an_outcome_and_asked_once(
     assert len(site.log) == 1
 
 
+SHORT = web_faults.SHORT.partition(b"\r\n")[2]
+CUT_CHUNK = web_faults.CUT_CHUNK.partition(b"\r\n")[2]
+
+
+async def half_a_redirect(writer: asyncio.StreamWriter) -> None:
+    """Half of its body, and nothing more."""
+    writer.write(b"HTTP/1.1 301 X\r\nLocation: /x\r\n" + SHORT)
+    await asyncio.sleep(web_faults.PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "why", "body"),
+    [
+        (b"HTTP/1.1 404 X\r\n" + SHORT, 404, "disconnect", b"<html><p>cut here"),
+        (b"HTTP/1.1 301 X\r\nLocation: /x\r\n" + SHORT, 301, "disconnect", b"<html><p>cut here"),
+        (b"HTTP/1.1 503 X\r\n" + CUT_CHUNK, 503, "disconnect", b"<p>cut\r\n"),
+        (half_a_redirect, 301, "time", b"<html><p>cut here"),
+    ],
+)
+def test_an_answer_that_is_no_success_stands_though_its_body_breaks_off(
+    site: web.Site,
+    settings: Settings,
+    answer: bytes | web.Handler,
+    status: int,
+    why: str,
+    body: bytes,
+) -> None:
+    site.route("a.web.test", "/", answer)
+    for patience in ({"timeout_s": 0.3}, {"read_timeout_s": 0.3}):
+        found = got(settings(**patience))
+        assert (found.answer.status, found.truncated, found.answer.body) == (status, why, body)
+
+
 # What is told
 
 
@@ -262,6 +295,12 @@ def test_an_exchange_says_what_was_sent_to_whom_and_how(site: web.Site, settings
     assert sent["User-Agent"] == "webtext/1.0 (+https://example.org/bot)"
     head = site.log[-1].head.decode().split("\r\n")[1:]
     assert sorted(f"{name}: {value}" for name, value in sent.items()) == sorted(head)
+
+
+def test_an_answer_keeps_its_version_of_http(site: web.Site, settings: Settings) -> None:
+    site.route("a.web.test", "/", b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<p>")
+    answer = got(settings())
+    assert (answer.answer.protocol, answer.protocols) == ("HTTP/1.0", ("http/1.0",))
 
 
 def test_bytes_that_came_are_counted(site: web.Site, settings: Settings) -> None:

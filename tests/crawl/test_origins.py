@@ -59,7 +59,8 @@ def test_after_30_days_without_a_copy_all_is_allowed() -> None:
 
 @pytest.mark.parametrize(("since", "allowed"), [(-UNDEFINED_S, True), (-UNDEFINED_S + 1, False)])
 def test_an_earlier_run_can_have_seen_it_unreachable(since: float, allowed: bool) -> None:
-    origins = Origins({A: since})
+    origins = Origins()
+    origins.remember(A, since)
     assert origins.unreachable_since(A) == since
     assert origins.known(A, 0.0) is None
     assert origins.settle(A, DOWN, 0.0).allows(PAGE) is allowed
@@ -67,28 +68,12 @@ def test_an_earlier_run_can_have_seen_it_unreachable(since: float, allowed: bool
 
 
 def test_an_answer_of_any_kind_ends_the_time_of_being_unreachable() -> None:
-    origins = Origins({A: -UNDEFINED_S})
+    origins = Origins()
+    origins.remember(A, -UNDEFINED_S)
     origins.settle(A, GONE, 0.0)
     assert origins.unreachable_since(A) is None
     origins.settle(A, DOWN, DAY)
     assert origins.unreachable_since(A) == DAY
-    origins = Origins()
-    origins.settle(A, DOWN, 0.0)
-    origins.forget(A)
-    assert not origins.settle(A, DOWN, UNDEFINED_S).allows(PAGE)
-
-
-def test_to_forget_tells_since_when_it_was_unreachable() -> None:
-    origins = Origins()
-    origins.settle(A, DOWN, 7.0)
-    origins.settle(B, OPEN, 7.0)
-    assert (origins.forget(A), origins.forget(B), origins.forget("http://c.test")) == (
-        7,
-        None,
-        None,
-    )
-    assert len(origins) == 0
-    assert origins.known(A, 8.0) is None and origins.known(B, 8.0) is None
 
 
 def test_memory_is_bounded_and_the_oldest_go_first() -> None:

@@ -4,6 +4,7 @@ crawls. The server's own log is the judge, and it is asked for lower bounds alon
 import asyncio
 import datetime
 import itertools
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from crawl import names, observations, origins, pages
+from crawl import names, network, observations, origins, pages
 from crawl.notes import Note, Notes
 from tests import web
 
@@ -86,6 +87,34 @@ def test_a_slow_host_is_left_alone_for_a_multiple_of_its_latency(
     crawl(settings(latency_factor=3.0), tmp_path, *addresses)
     assert len(pauses(site, "a.web.test")) == 3
     assert all(pause >= 0.3 for pause in pauses(site, "a.web.test")[1:])
+
+
+def test_what_a_name_takes_and_what_nobody_answers_is_no_latency(
+    site: web.Site, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, opened, seen = [0.0], network._socket, set[str]()
+
+    async def known(self: Any, host: str, port: int) -> None:
+        gone[0] += 0.0 if host in seen else 1000.0
+        seen.add(host)
+        if host == "dead.web.test":
+            raise socket.gaierror(socket.EAI_AGAIN, "no word of it")
+
+    def connect(*how: Any) -> socket.socket:
+        gone[0] += 1000.0 if how[-1][-1][1] == 1 else 0.0
+        return opened(*how)
+
+    monkeypatch.setattr(names.Names, "known", known)
+    monkeypatch.setattr(network, "_socket", connect)
+    monkeypatch.setattr(network, "is_offline", lambda: False)
+    site.page("a.web.test", "/", PAGE)
+    resolve = site.resolve | {"shut.web.test": "127.0.0.1:1"}
+    config = settings(latency_factor=1.0, max_delay_s=1.0, connections=1, resolve=resolve)
+    hosts = ("a.web.test", "dead.web.test", "shut.web.test")
+    links = [web.links_to(*(f"http://{host}/" for host in hosts))]
+    list(pages.ask(links, str(tmp_path), config, clock=lambda: time.monotonic() + gone[0]))
+    with Notes(tmp_path, observations.LOWEST, observations.HIGHEST, label="live") as notes:
+        assert [notes.full_delay_s(host) for host in hosts] == [0.0] * 3
 
 
 def test_no_latency_and_no_crawl_delay_stretches_a_delay_beyond_its_bound(

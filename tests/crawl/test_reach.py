@@ -1,6 +1,7 @@
 """Whom a request reaches: a server that can prove who it is, at a public address or one that the
 recipe names, by the version of IP and the proxy that it names."""
 
+import errno
 import ipaddress
 import socket
 import ssl
@@ -76,11 +77,26 @@ def test_no_address_of_a_private_network_is_asked(
     assert list(site.log) == []
 
 
+@pytest.mark.parametrize("host", ["8.8.8.8", "[2606:4700::1111]"])
+def test_a_public_address_is_connected_to(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    tried: list[str] = []
+
+    def refused(*how: Any) -> socket.socket:
+        tried.append(how[-1][-1][0])
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "not from here")
+
+    monkeypatch.setattr(network, "_socket", refused)
+    assert ask(settings(), f"http://{host}/") == ["unreachable"]
+    assert tried == [host.strip("[]")]
+
+
 def test_the_last_look_is_at_the_socket(
     site: web.Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiohttp asks no resolver about literal addresses: these are looked at when they connect."""
-    monkeypatch.setattr(network.url, "is_private", lambda host: False)
+    monkeypatch.setattr(network, "_is_private", lambda host: False)
     config = settings(resolve={"*.web.test": f"{LOCAL}:{site.port + 1}"})
     for host in (LOCAL, "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "10.0.0.1"):
         assert ask(config, f"http://{host}:{site.port}/") == ["private_address"]
@@ -90,7 +106,7 @@ def test_the_last_look_is_at_the_socket(
 def test_only_the_very_port_that_the_recipe_names_is_let_through(
     site: web.Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network.url, "is_private", lambda host: False)
+    monkeypatch.setattr(network, "_is_private", lambda host: False)
     site.page(LOCAL, "/", PAGE)
     other = settings(resolve={"*.web.test": f"{LOCAL}:{site.port + 1}"})
     assert ask(other, f"http://{LOCAL}:{site.port}/") == ["private_address"]

@@ -37,7 +37,7 @@ A_ID = canonical.link_id(canonical.url_key(A))
 def test_what_has_left_is_known_from_the_ledger() -> None:
     found = rounds.leaving(
         table(
-            row(A, "redirected_offsite", B, start=url.without_fragment(A), hops=1),
+            row(A, "redirected_offsite", B, start=url.requested(A), hops=1),
             row(C, "ok", C),
             row("http://d.test/", "redirected_offsite", B, start="http://d.test/", hops=6),
             row("http://e.test/", "redirected_offsite", B) | {"source": "archive"},
