@@ -3,9 +3,11 @@ made: one file for each segment of the ledger.
 
 Rule: nothing here is needed, so nothing of it is trusted. A text is found by all that it was made
 of, in a folder that is named by how it was made; a file has its name when it is whole, and one that
-is damaged holds nothing.
+is damaged holds nothing. It is a Parquet file with a digest of its footer behind it: pages have
+checksums, and of a damaged footer Arrow ends the process.
 """
 
+import contextlib
 import os
 import secrets
 from collections import OrderedDict
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
@@ -40,6 +42,9 @@ HELD_BYTES = 64 << 20
 """Of groups that a reader keeps at hand, beside the one that it reads."""
 HELD_FILES = 256
 """Whose groups' places a reader keeps at hand."""
+SEAL_BYTES = 16
+FOOTER_END = 8
+"""The length of a footer, in four bytes, and the name of the format."""
 UNREADABLE = (OSError, ValueError, pa.ArrowException)
 
 Row = Mapping[str, Any]
@@ -61,7 +66,7 @@ def made_of(row: Row) -> bytes:
 
 def path_of(folder: Path, warc_file: str) -> Path:
     """Where the texts of a segment are, by its WARC file's name."""
-    return folder / f"{warc_file.removesuffix('.warc.gz')}.parquet"
+    return folder / f"{warc_file.removesuffix('.warc.gz')}.texts"
 
 
 def write(path: Path, texts: Iterable[Text]) -> None:
@@ -71,10 +76,12 @@ def write(path: Path, texts: Iterable[Text]) -> None:
     hidden = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     how = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
     try:
-        with hidden.open("xb") as file:
+        with hidden.open("x+b") as file:
             with pq.ParquetWriter(file, TEXTS, write_statistics=["link_id"], **how) as writer:
                 for group in _groups(texts):
                     writer.write_table(pa.Table.from_pylist(group, TEXTS))
+            seal = _seal(file, file.seek(0, os.SEEK_END))
+            file.write(seal)
             file.flush()
             os.fsync(file.fileno())
         hidden.rename(path)
@@ -94,6 +101,27 @@ def _groups(texts: Iterable[Text]) -> Iterator[list[dict[str, Any]]]:
             group, characters = [], 0
     if group:
         yield group
+
+
+def _seal(file: IO[bytes], end: int) -> bytes:
+    """The digest of the footer of a Parquet file that ends there."""
+    file.seek(end - FOOTER_END)
+    size = int.from_bytes(file.read(4), "little") + FOOTER_END
+    file.seek(end - size)
+    return blake2b(file.read(size), digest_size=SEAL_BYTES).digest()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """The Parquet file of a file of texts. Raises one of UNREADABLE."""
+    with path.open("rb") as file:
+        end = file.seek(-SEAL_BYTES, os.SEEK_END)
+        if file.read() != _seal(file, end):
+            raise ValueError(f"{path}: its footer is damaged")
+        with pa.memory_map(str(path)) as mapped:
+            whole = pa.BufferReader(mapped.read_buffer(end))
+            with pq.ParquetFile(whole, page_checksum_verification=True) as found:
+                yield found
 
 
 class Texts:
@@ -121,7 +149,7 @@ class Texts:
 
     def _look(self, name: str) -> list[tuple[bytes, bytes]]:
         """The first and the last id of each group of a file."""
-        with pq.ParquetFile(path_of(self._folder, name)) as file:
+        with _opened(path_of(self._folder, name)) as file:
             if file.schema_arrow != TEXTS:
                 raise ValueError(f"{name}: not what was written")
             groups = (file.metadata.row_group(n) for n in range(file.metadata.num_row_groups))
@@ -133,8 +161,7 @@ class Texts:
     def _group(self, name: str, number: int) -> pa.Table:
         key = name, number
         if key not in self._held:
-            path = path_of(self._folder, name)
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with _opened(path_of(self._folder, name)) as file:
                 self._held[key] = file.read_row_group(number)
             self._bytes += self._held[key].nbytes
             while len(self._held) > 1 and self._bytes > HELD_BYTES:

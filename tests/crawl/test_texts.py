@@ -202,7 +202,7 @@ def test_little_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     path = texts.path_of(tmp_path, WARC)
     texts.write(path, made())
-    with pq.ParquetFile(path) as file:
+    with texts._opened(path) as file:
         groups = file.metadata.num_row_groups
     assert groups == 20  # two of 600,000 characters pass a million
     monkeypatch.setattr(texts, "HELD_BYTES", 5_000_000)
