@@ -32,7 +32,7 @@ from crawl.extractor import Reply, Request
 from crawl.schema import DOCUMENTS, OBSERVATIONS, DocumentOutcome, PageOutcome
 from crawl.texts import Texts, asked, path_of, write
 
-VERSION = 2
+VERSION = 3
 
 BATCH_ROWS = 1024
 BATCH_CHARACTERS = 16 * 1024 * 1024
