@@ -15,7 +15,7 @@ from crawl.config import CrawlConfig
 from crawl.schema import Capture
 from crawl.sought import Sought
 
-VERSION = 2
+VERSION = 3
 
 
 def replay(
@@ -28,8 +28,8 @@ def replay(
     """Copies the captures of the kept `links` from one WARC file (gz, zst or plain).
 
     `links` have the columns `sought.COLUMNS`. Every record of the archive is counted in `counts`
-    under one of `Capture`. Raises BadInput where the file is missing or is no WARC file; damage
-    further on ends it there, counted.
+    under one of `Capture`. Raises BadInput where the file is missing or is no WARC file; what
+    damage takes is counted.
     """
     sought = Sought(links)
     with captures.copying(Path(observations), path, config) as copier:

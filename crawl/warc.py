@@ -10,25 +10,24 @@ import hashlib
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fastwarc.warc import ArchiveIterator
 
-from crawl import streams
+from crawl import salvage, streams
 from crawl.schema import BadInput
 
 Headers = tuple[tuple[str, str], ...]
 RECORD_HEADER_BYTES = 64 * 1024
-MAX_HEADER_BYTES = 1 << 20
-"""Of a foreign record's own header; FastWARC's default of 32 KiB ends a whole file at one more."""
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 REASONS = frozenset({"length", "time", "disconnect", "unspecified"})
 """Why a body is not all that was sent (ISO 28500, section 5.13)."""
 MEMBER_BYTES = 1 << 20
 """Read at once where members are looked at whether they are whole."""
+LENGTH = re.compile(r"\d{1,18}")
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
 
 
@@ -153,28 +152,28 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
     """All records of an archive, gz, zst (one stream or many, with a dictionary at its head or
     without) or plain, from any crawler.
 
-    What follows damage cannot be read: it ends the file with one record of kind `unreadable`. So
-    does a record that holds less than it says: the file was cut within it. A response that is
-    longer than `max_bytes`, or is not HTTP, has no answer. Raises BadInput where the file cannot be
-    opened or holds no record at all.
+    Whatever damage took is one record of kind `unreadable`: it goes on at the next one that begins
+    well, as `crawl/salvage.py` finds it. A response that is longer than `max_bytes`, or is not
+    HTTP, has no answer. Raises BadInput where the file cannot be opened or holds no record at all.
     """
-    empty = True
-    zst = streams.name_of(path).lower().endswith((".zst", ".zstd"))
-    with streams.open_decoded(path) if zst else streams.open_plain(path) as stream:
-        try:
-            source: Any = _Forward(stream) if zst else stream
-            for found in ArchiveIterator(
-                source, parse_http=False, fsspec_args=False, max_header_len=MAX_HEADER_BYTES
-            ):
-                empty = False
-                yield _record(found, max_bytes)
-        except (EOFError, *streams.DAMAGE) as error:
-            if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
-                raise
-            if empty:
-                raise BadInput(f"{path}: is no WARC file that can be read: {error}") from error
-            yield Record("unreadable", "", "")
-    if empty:
+    with salvage.opened(path) as archive:
+        while True:
+            try:
+                record = _next(archive, max_bytes)
+            except (EOFError, *streams.DAMAGE) as error:
+                if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
+                    raise
+                goes_on = archive.recover()
+                if not goes_on and not archive.has_begun:
+                    raise BadInput(f"{path}: is no WARC file that can be read: {error}") from error
+                yield Record("unreadable", "", "")
+                if not goes_on:
+                    return
+                continue
+            if record is None:
+                break
+            yield record
+    if not archive.has_begun:
         raise BadInput(f"{path}: holds no WARC record")
 
 
@@ -182,29 +181,34 @@ def parsed(block: bytes, max_bytes: int) -> Record:
     """The first record of these bytes of an archive, which begin with it; of kind `unreadable`
     where no whole one stands there. What is too long, or is not HTTP, has no answer."""
     try:
-        found = ArchiveIterator(
-            io.BytesIO(block), parse_http=False, max_header_len=MAX_HEADER_BYTES
-        )
-        record = next(iter(found), None)
-        return _record(record, max_bytes) if record else Record("unreadable", "", "")
+        found = _first(block)
+        return _record(found, max_bytes, lambda _: found.reader.read())
     except (EOFError, *streams.DAMAGE):
         return Record("unreadable", "", "")
 
 
-class _Forward:
-    """A stream read forwards: FastWARC panics where one has `seek` or `tell` and cannot."""
+def _next(archive: salvage.Archive, max_bytes: int) -> Record | None:
+    """The next record; None at the end. Raises EOFError, or one of `streams.DAMAGE`, where it is
+    not whole."""
+    head = archive.head()
+    if not head:
+        return None
+    found = _first(head)
+    size = found.content_length  # without the HTTP header, once that is parsed
+    record = _record(found, max_bytes, archive.block)
+    archive.end(size)
+    return record
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._position = 0
 
-    def read(self, size: int) -> bytes:
-        chunk = self._stream.read(size)
-        self._position += len(chunk)
-        return chunk
-
-    def tell(self) -> int:
-        return self._position
+def _first(block: bytes) -> Any:
+    """The record that begins so. Raises OSError where none does, or says not how long it is."""
+    packed = ArchiveIterator(
+        io.BytesIO(block), parse_http=False, max_header_len=salvage.MAX_HEADER_BYTES
+    )
+    found = next(iter(packed), None)
+    if found is None or not LENGTH.fullmatch(found.headers.get("Content-Length") or ""):
+        raise OSError("a record does not say how long it is")
+    return found
 
 
 def date_text(moment: datetime.datetime) -> str:
@@ -213,19 +217,18 @@ def date_text(moment: datetime.datetime) -> str:
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _record(found: Any, max_bytes: int) -> Record:
+def _record(found: Any, max_bytes: int, read: Callable[[int], bytes]) -> Record:
+    """`read` gives the bytes of the block. Raises EOFError where it gives fewer."""
     kind = (found.headers.get("WARC-Type") or "").lower()
     target = (found.headers.get("WARC-Target-URI") or "").strip("<>")
     date = found.headers.get("WARC-Date") or ""
-    if not found.headers.get("Content-Length"):  # every record has one: this one was cut before it
-        return Record("unreadable", "", "")
     if kind != "response" or not found.is_http:
         return Record(kind, target, date)
     if found.content_length > max_bytes + RECORD_HEADER_BYTES:
         return Record(kind, target, date, truncated="length")
-    block = found.reader.read()
+    block = read(found.content_length)
     if len(block) < found.content_length:
-        return Record("unreadable", target, date)
+        raise EOFError("the last record breaks off")
     try:
         found.set_bytes_content(block)
         # FastWARC would lose all records after one whose chunks are not as they should be.
