@@ -27,6 +27,8 @@ REASONS = frozenset({"length", "time", "disconnect", "unspecified"})
 """Why a body is not all that was sent (ISO 28500, section 5.13)."""
 MEMBER_BYTES = 1 << 20
 """Read at once where members are looked at whether they are whole."""
+IDENTICAL = "identical-payload-digest"
+"""How the name of a profile ends, of WARC 1.0 and 1.1, also Webrecorder's own."""
 LENGTH = re.compile(r"\d{1,18}")
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
 
@@ -84,6 +86,16 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """What a revisit says of the response whose payload it has, and its own headers, if any."""
+
+    identity: str
+    target: str
+    date: str
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """One record of a foreign archive; `answer` only where it is a whole, readable response.
     `truncated` is one of `REASONS` where its crawler, or `max_bytes`, cut the body."""
@@ -95,6 +107,12 @@ class Record:
     answer: Answer | None = None
     payload_digest: str | None = None
     """As the record itself says it."""
+    identity: str = ""
+    """Its WARC-Record-ID."""
+    start: int | None = None
+    """Where it begins in its file, if it can be read alone from there on (`at`)."""
+    repeated: Repeated | None = None
+    """Of a revisit of an identical payload."""
 
 
 def digest(body: bytes) -> str:
@@ -177,6 +195,18 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
         raise BadInput(f"{path}: holds no WARC record")
 
 
+def at(path: str, start: int, max_bytes: int) -> Record:
+    """The record that begins at this place of an archive; of kind `unreadable` where none does."""
+    with salvage.opened(path, start) as archive:
+        try:
+            record = _next(archive, max_bytes)
+        except (EOFError, *streams.DAMAGE) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            record = None
+    return record or Record("unreadable", "", "")
+
+
 def parsed(block: bytes, max_bytes: int) -> Record:
     """The first record of these bytes of an archive, which begin with it; of kind `unreadable`
     where no whole one stands there. What is too long, or is not HTTP, has no answer."""
@@ -197,7 +227,7 @@ def _next(archive: salvage.Archive, max_bytes: int) -> Record | None:
     size = found.content_length  # without the HTTP header, once that is parsed
     record = _record(found, max_bytes, archive.block)
     archive.end(size)
-    return record
+    return replace(record, start=archive.start)
 
 
 def _first(block: bytes) -> Any:
@@ -219,13 +249,40 @@ def date_text(moment: datetime.datetime) -> str:
 
 def _record(found: Any, max_bytes: int, read: Callable[[int], bytes]) -> Record:
     """`read` gives the bytes of the block. Raises EOFError where it gives fewer."""
-    kind = (found.headers.get("WARC-Type") or "").lower()
-    target = (found.headers.get("WARC-Target-URI") or "").strip("<>")
-    date = found.headers.get("WARC-Date") or ""
+    said = found.headers.get
+    kind = (said("WARC-Type") or "").lower()
+    target, date = _bare(said("WARC-Target-URI")), said("WARC-Date") or ""
+    record = Record(kind, target, date, identity=_bare(said("WARC-Record-ID")))
+    if kind == "revisit" and (said("WARC-Profile") or "").strip().endswith(IDENTICAL):
+        return _revisit(record, found, read)
     if kind != "response" or not found.is_http:
-        return Record(kind, target, date)
+        return record
     if found.content_length > max_bytes + RECORD_HEADER_BYTES:
-        return Record(kind, target, date, truncated="length")
+        return replace(record, truncated="length")
+    answer = _parsed_answer(found, read)
+    if answer is None:
+        return record
+    if (answer.header("Transfer-Encoding") or "").strip().lower() == "chunked":
+        body = _unchunked(answer.body)
+        if body is None:
+            return replace(record, kind="unreadable")
+        answer = replace(answer, body=body)
+    reason, digest = _reason(said("WARC-Truncated")), said("WARC-Payload-Digest")
+    return replace(record, truncated=reason, answer=answer, payload_digest=digest)
+
+
+def _revisit(record: Record, found: Any, read: Callable[[int], bytes]) -> Record:
+    said = found.headers.get
+    digest = said("WARC-Payload-Digest")
+    first = _bare(said("WARC-Refers-To")), _bare(said("WARC-Refers-To-Target-URI"))
+    has_headers = found.is_http and 0 < found.content_length <= RECORD_HEADER_BYTES
+    answer = _parsed_answer(found, read) if has_headers else None
+    repeated = Repeated(*first, said("WARC-Refers-To-Date") or "", answer)
+    return replace(record, payload_digest=digest, repeated=repeated)
+
+
+def _parsed_answer(found: Any, read: Callable[[int], bytes]) -> Answer | None:
+    """The block of a record, as it is; None where it is not HTTP."""
     block = read(found.content_length)
     if len(block) < found.content_length:
         raise EOFError("the last record breaks off")
@@ -233,17 +290,13 @@ def _record(found: Any, max_bytes: int, read: Callable[[int], bytes]) -> Record:
         found.set_bytes_content(block)
         # FastWARC would lose all records after one whose chunks are not as they should be.
         found.parse_http(auto_decode="none", quirks_mode=True, max_header_len=len(block))
-        answer = _answer(found, found.reader.read())
+        return _answer(found, found.reader.read())
     except (OSError, ValueError):
-        return Record(kind, target, date)
-    if (answer.header("Transfer-Encoding") or "").strip().lower() == "chunked":
-        body = _unchunked(answer.body)
-        if body is None:
-            return Record("unreadable", target, date)
-        answer = replace(answer, body=body)
-    said = found.headers.get("WARC-Payload-Digest")
-    reason = _reason(found.headers.get("WARC-Truncated"))
-    return Record(kind, target, date, reason, answer, said)
+        return None
+
+
+def _bare(said: str | None) -> str:
+    return (said or "").strip("<>")
 
 
 def _reason(said: str | None) -> str | None:
