@@ -14,6 +14,8 @@ LONGEST = 7
 """Bytes of it."""
 HEAD = re.compile(rb"WARC/[01]\.\d{1,2}[ \t]*+\r?\n(?:[^\s:]++:[^\n]*+\n|[ \t][^\n]*+\n)++\r?\n")
 """Nothing in it is looked at twice."""
+WITHIN = re.compile(rb"(?<!/)WARC/[01]\.\d{1,2}[ \t]*+\r?\n")
+"""In a header: it was cut, and another one follows; unless a URL ends so."""
 NEEDED = (b"\nwarc-type:", b"\ncontent-length:")
 END = re.compile(rb"\n\r?\n")
 LINE_ENDS = b"\r\n"
@@ -24,14 +26,14 @@ class Ahead:
 
     def __init__(self, more: Callable[[], bytes]) -> None:
         self._more = more
-        self._held, self._at = b"", 0
+        self._held, self._at = bytearray(), 0
         self._has_ended = False
         self.has_failed = False
         self.place = 0
 
     def reset(self, place: int) -> None:
         """What comes next stands at this place."""
-        self._held, self._at, self.place = b"", 0, place
+        self._held, self._at, self.place = bytearray(), 0, place
         self._has_ended = self.has_failed = False
 
     def peek(self, size: int) -> bytes:
@@ -40,12 +42,12 @@ class Ahead:
 
     def held(self, size: int) -> bytes:
         """So many bytes, fewer where more would have to be read."""
-        return self._held[self._at : self._at + size]
+        return bytes(memoryview(self._held)[self._at : self._at + size])
 
     def take(self, size: int) -> bytes:
         parts = []
         while size and self._hold(1):
-            part = self._held[self._at : self._at + size]
+            part = self.held(size)
             self._drop(len(part))
             size -= len(part)
             parts.append(part)
@@ -63,6 +65,10 @@ class Ahead:
             if held > most or not self._hold(held + 1):
                 return b""
 
+    def give_back(self, size: int) -> None:
+        """The last bytes of what `take_to` gave are to come once more."""
+        self._drop(-size)
+
     def skip(self, size: int) -> int:
         left = size
         while left and self._hold(1):
@@ -73,7 +79,7 @@ class Ahead:
 
     def skip_line_ends(self) -> None:
         while self._hold(1):
-            rest = self._held[self._at : self._at + 16]
+            rest = self.held(16)
             ends = len(rest) - len(rest.lstrip(LINE_ENDS))
             self._drop(ends)
             if ends < len(rest):
@@ -96,14 +102,16 @@ class Ahead:
     def _has_head(self) -> bool:
         """Whether a header stands here that is well formed. No more is read than it has: behind it
         may be the next damage. What begins within it is looked at alone."""
+        searched = LONGEST
         while True:
-            end = self._at + SOUGHT
-            another = VERSION.search(self._held, self._at + LONGEST, end)
+            begin, end = self._at + searched, self._at + SOUGHT
+            another = VERSION.search(self._held, begin, end)
             end = another.start() if another else end
-            if another or END.search(self._held, self._at, end):
-                break
             held = len(self._held) - self._at
-            if held >= SOUGHT or not self._hold(held + 1):
+            if another or END.search(self._held, begin, end) or held >= SOUGHT:
+                break
+            searched = max(LONGEST, held - LONGEST)
+            if not self._hold(held + 1):
                 break
         head = HEAD.match(self._held, self._at, end)
         return head is not None and all(one in head.group().lower() for one in NEEDED)
@@ -118,9 +126,11 @@ class Ahead:
             try:
                 piece = self._more()
             except BaseException:
-                self._held, self._at = b"", 0
+                self._held, self._at = bytearray(), 0
                 self._has_ended = self.has_failed = True
                 raise
-            self._held, self._at = self._held[self._at :] + piece, 0
+            del self._held[: self._at]
+            self._held += piece
+            self._at = 0
             self._has_ended = not piece
         return len(self._held) - self._at >= size

@@ -79,8 +79,11 @@ class Archive:
         if self._text.peek(len(MARK)) != MARK:
             raise Torn("no record begins where the one before ends")
         head = self._text.take_to(ahead.END, MAX_HEADER_BYTES)
+        another = ahead.WITHIN.search(head, 1)
+        if another:
+            self._text.give_back(len(head) - another.start())
         self._behind = self._text.place
-        if not head:
+        if another or not head:
             raise Torn("the header of a record has no end")
         self.has_begun = True
         return head
@@ -217,7 +220,8 @@ class _Members:
         return b""
 
     def start_of(self, place: int) -> int | None:
-        return self._first[1] if self._first[0] == place else None
+        is_first = self._first[0] == place and self._raw.seekable()
+        return self._first[1] if is_first else None
 
     def back(self, place: int, now: int) -> bool:
         return False  # what is decoded and whole is as it was written

@@ -120,6 +120,19 @@ def test_a_file_that_cannot_be_sought_in_goes_on_too(
     path = tmp_path / name
     monkeypatch.setattr(salvage.streams, "open_plain", lambda _: io.BufferedReader(Forward(path)))
     assert found(path, b"".join(parts)) == (BODIES, 1)
+    assert all(record.start is None for record in warc.records(str(path), 10**7))
+
+
+def test_a_header_that_was_cut_is_none_of_the_next_record(tmp_path: Path) -> None:
+    first, second = (gzip.decompress(member(b"<p>x", f"http://{name}.com/")) for name in "ab")
+    head = first.index(b"\r\n\r\n")
+    for size in range(5, head):
+        (tmp_path / "x.warc").write_bytes(second + first[:size] + second)
+        records = list(warc.records(str(tmp_path / "x.warc"), 1000))
+        if first[size - 1 : size] == b"/":
+            continue  # as a URL may end in the name of the format
+        assert [record.kind for record in records] == ["response", "unreadable", "response"], size
+        assert records[2].target == "http://b.com/"
 
 
 def test_a_record_in_the_body_of_a_good_one_is_none(tmp_path: Path) -> None:
@@ -133,6 +146,14 @@ def test_a_record_in_the_body_of_a_good_one_is_none(tmp_path: Path) -> None:
     plain = [gzip.decompress(part) for part in parts]
     data = b"".join([plain[0], b"junk\n", plain[1], b"junk\n", plain[0]])
     assert found(tmp_path / "x.warc", data) == ([bodies[0], bodies[1], bodies[0]], 2)
+
+
+def test_a_header_may_come_in_any_pieces(tmp_path: Path) -> None:
+    plain = gzip.decompress(member(BODIES[0]))
+    data = b"".join(gzip.compress(plain[at : at + 1]) for at in range(len(plain)))
+    assert found(tmp_path / "x.warc.gz", data) == ([BODIES[0]], 0)
+    data = gzip.compress(b"junk WARC/1.0\n") + data
+    assert found(tmp_path / "x.warc.gz", data) == ([BODIES[0]], 1)
 
 
 def test_of_many_records_in_one_member_those_before_the_damage_are_read(tmp_path: Path) -> None:
