@@ -114,7 +114,7 @@ class _Reader:
         counted = block.end > self._account.place
         lines = bytes(block.lines).split(b"\n")
         if not self._begun:
-            self._begin(lines)
+            lines = self._begin(lines, counted=counted)
         passed = 0
         domain, is_sought = b"", False
         for line in lines if counted else ():
@@ -129,10 +129,14 @@ class _Reader:
         arrays = [pa.array(column, kind) for column, kind in zip(columns, ROWS.types, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=ROWS)
 
-    def _begin(self, lines: list[bytes]) -> None:
-        first = next((line for line in lines if line.strip()), b"")
-        if not is_index(first):
+    def _begin(self, lines: list[bytes], *, counted: bool) -> list[bytes]:
+        """The first block's lines, from the first one that is one of an index."""
+        at = next((n for n, line in enumerate(lines) if is_index(line)), None)
+        if at is None:
             raise BadInput(f"{self._path}: is no index of captures (CDX, CDXJ or Parquet)")
+        for line in filter(bytes.strip, lines[:at] if counted else []):
+            self._fault(line)
+        first = lines[at]
         words = first.decode("utf-8", "replace").split()
         if first.startswith(b" CDX "):
             self._legend = words[1:]
@@ -141,6 +145,7 @@ class _Reader:
         if self._legend is not None:
             self._require(self._legend)
         self._begun = True
+        return lines[at:]
 
     def _require(self, legend: list[str]) -> None:
         lacking = [letter for letter in LETTERS if letter not in legend and letter not in "mk"]
@@ -165,10 +170,16 @@ class _Reader:
             text = line.decode("utf-8", "replace").rstrip("\r")
             if text:
                 _, stamp, rest = text.split(" ", 2)
-                return [_of_json(stamp, rest) if rest[:1] == "{" else self._of_columns(text)]
+                row = _of_json(stamp, rest) if rest[:1] == "{" else self._of_columns(text)
+                if None in (row.captured_at, row.offset, row.length):
+                    raise ValueError("a moment or a number is none")
+                return [row]
         except (ValueError, msgspec.DecodeError):
-            fault(self._account, f"{self._path}: {line[:80]!r}", Capture.UNREADABLE)
+            self._fault(line)
         return []
+
+    def _fault(self, line: bytes) -> None:
+        fault(self._account, f"{self._path}: {line[:80]!r}", Capture.UNREADABLE)
 
     def _of_columns(self, text: str) -> _Row:
         named = zip(self._legend or (), text.split(" "), strict=True)

@@ -1,9 +1,11 @@
 """Reads pieces of many archives at one place: sorted, those that lie near together as one.
 
 An archive that is not there, or that ends too early, is an answer. A server that fails is asked
-again, later and later; when it goes on failing, that is our failure, with its words.
+again, later and later; when it goes on failing, that is our failure, with its words. One that gives
+less than it was asked for is asked for the rest.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +32,14 @@ BACK_OFF_S = 1.0
 STALLED_S = 60.0
 """Seconds without a byte after which an answer is taken for lost."""
 
+SPAN, GIVEN = re.compile(r"bytes=(\d+)-(\d+)"), re.compile(r"bytes (\d+)-\d+/")
+"""What is asked for, and what an answer says that it is."""
+
 Sleep = Callable[[float], None]
+
+
+class NoParts(Exception):
+    """A server sends a file whole."""
 
 
 class Unreachable(RuntimeError):
@@ -117,23 +126,32 @@ class Source:
                 self._gives_parts = True
 
     def _answers(self, ranges: Sequence[Range]) -> list[bytes | Capture]:
-        found: dict[int, bytes | Capture] = {}
-        left = list(range(len(ranges)))
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                self._sleep(BACK_OFF_S * 2 ** (attempt - 1))
-            answers = self._asked([ranges[number] for number in left])
-            failures = dict[int, BaseException]()
-            for number, answer in zip(left, answers, strict=True):
+        found: dict[int, Capture] = {}
+        parts: list[list[bytes]] = [[] for _ in ranges]
+        left = dict(enumerate(ranges))
+        failed = 0
+        while left:
+            answers = self._asked(list(left.values()))
+            rest, failures = dict[int, Range](), dict[int, BaseException]()
+            for (number, one), answer in zip(left.items(), answers, strict=True):
                 if isinstance(answer, BaseException):
-                    failures[number] = answer
-                else:
+                    rest[number], failures[number] = one, answer
+                elif isinstance(answer, Capture):
                     found[number] = answer
-            if not failures:
-                return [found[number] for number in range(len(ranges))]
-            left = list(failures)
-        one, error = ranges[left[0]], failures[left[0]]
-        raise self._unreachable(one, error, f"asked {ATTEMPTS} times") from error
+                else:
+                    parts[number].append(answer)
+                    if answer and len(answer) < one.end - one.start:
+                        # A server may give less than it was asked for (RFC 9110, 15.3.7).
+                        rest[number] = one._replace(start=one.start + len(answer))
+            left = rest
+            failed += bool(failures)
+            if failed == ATTEMPTS:
+                number, error = next(iter(failures.items()))
+                raise self._unreachable(left[number], error, f"asked {failed} times") from error
+            if failures:
+                self._sleep(BACK_OFF_S * 2 ** (failed - 1))
+        # What came before the end of a file was found is no less good.
+        return [b"".join(some) if some else found[number] for number, some in enumerate(parts)]
 
     def _asked(self, ranges: Sequence[Range]) -> list[bytes | Capture | BaseException]:
         """What the storage answers; an exception where another attempt may go better."""
@@ -146,13 +164,14 @@ class Source:
         return [self._told(*pair) for pair in zip(ranges, answers, strict=True)]
 
     def _told(self, one: Range, answer: Any) -> bytes | Capture | BaseException:
-        if isinstance(answer, bytes):
-            if len(answer) > one.end - one.start:
-                raise BadInput(
-                    f"crawl.archive_base: {self._base}: gives no parts of files (RFC 9110, 14.2); "
-                    "fetch the archives and name the folder they are in"
-                )
-            return answer
+        is_bytes = isinstance(answer, bytes)
+        if isinstance(answer, NoParts) or (is_bytes and len(answer) > one.end - one.start):
+            raise BadInput(
+                f"crawl.archive_base: {self._base}: gives no parts of files (RFC 9110, 14.2); "
+                "fetch the archives and name the folder they are in"
+            )
+        if is_bytes:
+            return bytes(answer)
         status = getattr(answer, "status", None)
         if isinstance(answer, FileNotFoundError | IsADirectoryError | NotADirectoryError):
             return Capture.MISSING
@@ -183,7 +202,24 @@ def _options(config: CrawlConfig) -> dict[str, Any]:
         total=None, sock_connect=config.connect_timeout_s, sock_read=STALLED_S
     )
     headers = {"Accept-Encoding": "identity", **agent}
-    return {"client_kwargs": {"headers": headers, "timeout": timeout}}
+    return {"client_kwargs": {"headers": headers, "timeout": timeout, "raise_for_status": _look}}
+
+
+async def _look(answer: aiohttp.ClientResponse) -> None:
+    """Raises where the bytes that follow are not those that were asked for: before they are read,
+    as they may be a whole archive."""
+    asked = SPAN.fullmatch(answer.request_info.headers.get("Range", ""))
+    if not asked or answer.status not in (200, 206):
+        return
+    start, end = map(int, asked.groups())
+    is_small = answer.content_length is not None and answer.content_length <= end + 1 - start
+    if answer.status == 200 and (start or not is_small):
+        answer.close()
+        raise NoParts
+    told = GIVEN.match(answer.headers.get("Content-Range", ""))
+    if answer.status == 206 and told and int(told.group(1)) != start:
+        answer.close()
+        raise aiohttp.ClientPayloadError(f"other bytes than those asked for: {told.group()}")
 
 
 def _cut(one: Range, answer: bytes | Capture) -> Iterator[tuple[Piece, bytes | Capture]]:

@@ -11,25 +11,26 @@ import itertools
 import re
 import string
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fastwarc.warc import ArchiveIterator
 
-from crawl import streams
+from crawl import salvage, streams
 from crawl.schema import BadInput
 
 Headers = tuple[tuple[str, str], ...]
 RECORD_HEADER_BYTES = 64 * 1024
-MAX_HEADER_BYTES = 1 << 20
-"""Of a foreign record's own header; FastWARC's default of 32 KiB ends a whole file at one more."""
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 REASONS = frozenset({"length", "time", "disconnect", "unspecified"})
 """Why a body is not all that was sent (ISO 28500, section 5.13)."""
 MEMBER_BYTES = 1 << 20
 """Read at once where members are looked at whether they are whole."""
+IDENTICAL = "identical-payload-digest"
+"""How the name of a profile ends, of WARC 1.0 and 1.1, also Webrecorder's own."""
+LENGTH = re.compile(r"\d{1,18}")
 PROTOCOL = re.compile(r"HTTP/\d(?:\.\d)?")
 PAIRS = ["".join(pair) for pair in itertools.product(string.ascii_uppercase + "234567", repeat=2)]
 """Two digits of base 32 (RFC 4648, section 6), by their value."""
@@ -98,6 +99,16 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """What a revisit says of the response whose payload it has, and its own headers, if any."""
+
+    identity: str
+    target: str
+    date: str
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """One record of a foreign archive; `answer` only where it is a whole, readable response.
     `truncated` is one of `REASONS` where its crawler, or `max_bytes`, cut the body."""
@@ -109,6 +120,12 @@ class Record:
     answer: Answer | None = None
     payload_digest: str | None = None
     """As the record itself says it."""
+    identity: str = ""
+    """Its WARC-Record-ID."""
+    start: int | None = None
+    """Where it begins in its file, if it can be read alone from there on (`at`)."""
+    repeated: Repeated | None = None
+    """Of a revisit of an identical payload."""
 
 
 def digest(body: bytes) -> str:
@@ -172,58 +189,75 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
     """All records of an archive, gz, zst (one stream or many, with a dictionary at its head or
     without) or plain, from any crawler.
 
-    What follows damage cannot be read: it ends the file with one record of kind `unreadable`. So
-    does a record that holds less than it says: the file was cut within it. A response that is
-    longer than `max_bytes`, or is not HTTP, has no answer. Raises BadInput where the file cannot be
-    opened or holds no record at all.
+    Whatever damage took is one record of kind `unreadable`: it goes on at the next one that begins
+    well, as `crawl/salvage.py` finds it. A response that is longer than `max_bytes`, or is not
+    HTTP, has no answer. Raises BadInput where the file cannot be opened or holds no record at all.
     """
-    empty = True
-    zst = streams.name_of(path).lower().endswith((".zst", ".zstd"))
-    with streams.open_decoded(path) if zst else streams.open_plain(path) as stream:
-        try:
-            source: Any = _Forward(stream) if zst else stream
-            for found in ArchiveIterator(
-                source, parse_http=False, fsspec_args=False, max_header_len=MAX_HEADER_BYTES
-            ):
-                empty = False
-                yield _record(found, max_bytes)
-        except (EOFError, *streams.DAMAGE) as error:
-            if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
-                raise
-            if empty:
-                raise BadInput(f"{path}: is no WARC file that can be read: {error}") from error
-            yield Record("unreadable", "", "")
-    if empty:
+    with salvage.opened(path) as archive:
+        while True:
+            try:
+                record = _next(archive, max_bytes)
+            except (EOFError, *streams.DAMAGE) as error:
+                if isinstance(error, OSError) and error.errno:  # the disk's or the network's own
+                    raise
+                goes_on = archive.recover()
+                if not goes_on and not archive.has_begun:
+                    raise BadInput(f"{path}: is no WARC file that can be read: {error}") from error
+                yield Record("unreadable", "", "")
+                if not goes_on:
+                    return
+                continue
+            if record is None:
+                break
+            yield record
+    if not archive.has_begun:
         raise BadInput(f"{path}: holds no WARC record")
+
+
+def at(path: str, start: int, max_bytes: int) -> Record:
+    """The record that begins at this place of an archive; of kind `unreadable` where none does."""
+    with salvage.opened(path, start) as archive:
+        try:
+            record = _next(archive, max_bytes)
+        except (EOFError, *streams.DAMAGE) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            record = None
+    return record or Record("unreadable", "", "")
 
 
 def parsed(block: bytes, max_bytes: int) -> Record:
     """The first record of these bytes of an archive, which begin with it; of kind `unreadable`
     where no whole one stands there. What is too long, or is not HTTP, has no answer."""
     try:
-        found = ArchiveIterator(
-            io.BytesIO(block), parse_http=False, max_header_len=MAX_HEADER_BYTES
-        )
-        record = next(iter(found), None)
-        return _record(record, max_bytes) if record else Record("unreadable", "", "")
+        found = _first(block)
+        return _record(found, max_bytes, lambda _: found.reader.read())
     except (EOFError, *streams.DAMAGE):
         return Record("unreadable", "", "")
 
 
-class _Forward:
-    """A stream read forwards: FastWARC panics where one has `seek` or `tell` and cannot."""
+def _next(archive: salvage.Archive, max_bytes: int) -> Record | None:
+    """The next record; None at the end. Raises EOFError, or one of `streams.DAMAGE`, where it is
+    not whole."""
+    head = archive.head()
+    if not head:
+        return None
+    found = _first(head)
+    size = found.content_length  # without the HTTP header, once that is parsed
+    record = _record(found, max_bytes, archive.block)
+    archive.end(size)
+    return replace(record, start=archive.start)
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._position = 0
 
-    def read(self, size: int) -> bytes:
-        chunk = self._stream.read(size)
-        self._position += len(chunk)
-        return chunk
-
-    def tell(self) -> int:
-        return self._position
+def _first(block: bytes) -> Any:
+    """The record that begins so. Raises OSError where none does, or says not how long it is."""
+    packed = ArchiveIterator(
+        io.BytesIO(block), parse_http=False, max_header_len=salvage.MAX_HEADER_BYTES
+    )
+    found = next(iter(packed), None)
+    if found is None or not LENGTH.fullmatch(found.headers.get("Content-Length") or ""):
+        raise OSError("a record does not say how long it is")
+    return found
 
 
 def date_text(moment: datetime.datetime) -> str:
@@ -232,34 +266,56 @@ def date_text(moment: datetime.datetime) -> str:
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _record(found: Any, max_bytes: int) -> Record:
-    kind = (found.headers.get("WARC-Type") or "").lower()
-    target = (found.headers.get("WARC-Target-URI") or "").strip("<>")
-    date = found.headers.get("WARC-Date") or ""
-    if not found.headers.get("Content-Length"):  # every record has one: this one was cut before it
-        return Record("unreadable", "", "")
+def _record(found: Any, max_bytes: int, read: Callable[[int], bytes]) -> Record:
+    """`read` gives the bytes of the block. Raises EOFError where it gives fewer."""
+    said = found.headers.get
+    kind = (said("WARC-Type") or "").lower()
+    target, date = _bare(said("WARC-Target-URI")), said("WARC-Date") or ""
+    record = Record(kind, target, date, identity=_bare(said("WARC-Record-ID")))
+    if kind == "revisit" and (said("WARC-Profile") or "").strip().endswith(IDENTICAL):
+        return _revisit(record, found, read)
     if kind != "response" or not found.is_http:
-        return Record(kind, target, date)
+        return record
     if found.content_length > max_bytes + RECORD_HEADER_BYTES:
-        return Record(kind, target, date, truncated="length")
-    block = found.reader.read()
+        return replace(record, truncated="length")
+    answer = _parsed_answer(found, read)
+    if answer is None:
+        return record
+    if (answer.header("Transfer-Encoding") or "").strip().lower() == "chunked":
+        body = _unchunked(answer.body)
+        if body is None:
+            return replace(record, kind="unreadable")
+        answer = replace(answer, body=body)
+    reason, digest = _reason(said("WARC-Truncated")), said("WARC-Payload-Digest")
+    return replace(record, truncated=reason, answer=answer, payload_digest=digest)
+
+
+def _revisit(record: Record, found: Any, read: Callable[[int], bytes]) -> Record:
+    said = found.headers.get
+    digest = said("WARC-Payload-Digest")
+    first = _bare(said("WARC-Refers-To")), _bare(said("WARC-Refers-To-Target-URI"))
+    has_headers = found.is_http and 0 < found.content_length <= RECORD_HEADER_BYTES
+    answer = _parsed_answer(found, read) if has_headers else None
+    repeated = Repeated(*first, said("WARC-Refers-To-Date") or "", answer)
+    return replace(record, payload_digest=digest, repeated=repeated)
+
+
+def _parsed_answer(found: Any, read: Callable[[int], bytes]) -> Answer | None:
+    """The block of a record, as it is; None where it is not HTTP."""
+    block = read(found.content_length)
     if len(block) < found.content_length:
-        return Record("unreadable", target, date)
+        raise EOFError("the last record breaks off")
     try:
         found.set_bytes_content(block)
         # FastWARC would lose all records after one whose chunks are not as they should be.
         found.parse_http(auto_decode="none", quirks_mode=True, max_header_len=len(block))
-        answer = _answer(found, found.reader.read())
+        return _answer(found, found.reader.read())
     except (OSError, ValueError):
-        return Record(kind, target, date)
-    if (answer.header("Transfer-Encoding") or "").strip().lower() == "chunked":
-        body = _unchunked(answer.body)
-        if body is None:
-            return Record("unreadable", target, date)
-        answer = replace(answer, body=body)
-    said = found.headers.get("WARC-Payload-Digest")
-    reason = _reason(found.headers.get("WARC-Truncated"))
-    return Record(kind, target, date, reason, answer, said)
+        return None
+
+
+def _bare(said: str | None) -> str:
+    return (said or "").strip("<>")
 
 
 def _reason(said: str | None) -> str | None:

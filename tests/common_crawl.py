@@ -225,6 +225,10 @@ class Served:
     status: int = 0
     """The status of every answer, unless 0."""
     gives_parts: bool = True
+    shift: int = 0
+    """By which the bytes that it gives are others than those that it is asked for."""
+    most: int = 1 << 30
+    """Bytes that it gives at once, however many it is asked for."""
     agents: set[str | None] = field(default_factory=set)
 
 
@@ -251,10 +255,11 @@ def served(folder: Path) -> Iterator[Served]:
 
         def _part(self, content: bytes, asked: str) -> None:
             first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            first += told.shift
             if first >= len(content):
                 self._answer(416, b"", {})
                 return
-            some = content[first : last + 1]
+            some = content[first : last + 1][: told.most]
             span = f"bytes {first}-{first + len(some) - 1}/{len(content)}"
             self._answer(206, some, {"Content-Range": span})
 

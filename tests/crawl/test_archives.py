@@ -163,11 +163,11 @@ ODD = {
     "example-iana.org-chunked.warc": {"not_response": 2, "copied": 1},
     "example-resource.warc.gz": {"not_response": 3},
     "example-space-in-target-uri.warc.gz": {"not_response": 2},
-    "example-trunc.warc": {"not_response": 2, "copied": 1, "unreadable": 1},
+    "example-trunc.warc": {"not_response": 3, "unreadable": 1},
     "example-wget-bad-target-uri.warc.gz": {"not_response": 5, "copied": 1},
     "example-wrong-chunks.warc.gz": {"not_response": 1, "copied": 1},
-    "example.warc": {"not_response": 4, "revisit": 1, "copied": 1},
-    "example.warc.gz": {"not_response": 4, "revisit": 1, "copied": 1},
+    "example.warc": {"not_response": 4, "copied": 2},
+    "example.warc.gz": {"not_response": 4, "copied": 2},
     "warcfile.warc.gz": {"not_response": 34, "copied": 16},
 }
 

@@ -111,7 +111,7 @@ def test_lines_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (batch,) = indexes.look(good, [web.links_to("http://a.com/")], account)
     assert len(batch) == 1
     assert positive(account.left_out) == {"unreadable": len(torn)}
-    assert len(account.faults) == 4 and all("x.cdx" in fault for fault in account.faults)
+    assert len(account.faults) == 6 and all("x.cdx" in fault for fault in account.faults)
 
 
 @pytest.mark.parametrize(

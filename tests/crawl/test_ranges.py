@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,6 +181,56 @@ def test_a_server_that_gives_no_parts_is_found_out_at_once(store: Served, tmp_pa
     with pytest.raises(BadInput, match=r"crawl\.archive_base: .*gives no parts"):
         answers(source(store.base), *(Piece(name, 7, 5) for name in "xyz"))
     assert len(store.log) == 1
+
+
+def test_a_server_that_gives_less_is_asked_for_the_rest(store: Served, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    store.most = 10
+    found = answers(source(store.base), Piece("x", 3, 25, 1))
+    assert found == {1: CONTENT[3:28]}
+    assert [asked for _, asked in store.log] == ["bytes=3-27", "bytes=13-27", "bytes=23-27"]
+    pieces = Piece("x", 1005, 10, 1), Piece("x", 1020, 5, 2)
+    assert answers(source(store.base), *pieces) == {1: CONTENT[1005:1015], 2: Capture.CUT_OFF}
+
+
+def test_a_server_that_fails_within_a_range_goes_on_there(store: Served, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    store.most, store.failures = 10, 1
+    found = source(store.base, waits := [])
+    assert answers(found, Piece("x", 0, 15, 1)) == {1: CONTENT[:15]}
+    assert waits == [1.0]
+
+
+@pytest.mark.parametrize("place", [0, 7])
+def test_a_whole_file_is_refused_before_it_is_read(
+    store: Served, tmp_path: Path, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    store.gives_parts = False
+    read: list[int] = []
+    whole = aiohttp.ClientResponse.read
+
+    async def counted(answer: aiohttp.ClientResponse) -> bytes:
+        read.append(answer.status)
+        return await whole(answer)
+
+    monkeypatch.setattr(aiohttp.ClientResponse, "read", counted)
+    with pytest.raises(BadInput, match="gives no parts"):
+        answers(source(store.base), Piece("x", place, 5))
+    assert not read
+
+
+def test_a_file_that_was_asked_for_whole_may_come_whole(store: Served, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    store.gives_parts = False
+    assert answers(source(store.base), Piece("x", 0, 1024, 1)) == {1: CONTENT}
+
+
+def test_other_bytes_than_those_asked_for_are_not_taken(store: Served, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    store.shift = 1
+    with pytest.raises(Unreachable, match="other bytes"):
+        answers(source(store.base, []), Piece("x", 7, 5))
 
 
 @pytest.mark.parametrize(("place", "told"), [("none", "is no folder"), ("nonsense://x", "rotocol")])

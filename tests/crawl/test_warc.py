@@ -13,6 +13,7 @@ import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -130,12 +131,13 @@ def test_a_disk_that_fails_is_no_damaged_archive(
     write(tmp_path / "x.warc.gz", *(answer(os.urandom(100_000)) for _ in range(9)))
 
     class Failing(io.FileIO):
-        def read(self, size: int | None = -1) -> bytes:
+        def readinto(self, buffer: Any) -> int | None:
             if self.tell() > 200_000:
                 raise OSError(errno.EIO, "Input/output error")
-            return super().read(size) or b""
+            return super().readinto(buffer)
 
-    monkeypatch.setattr(warc.streams, "open_plain", lambda path: Failing(path))
+    opened = io.BufferedReader(Failing(tmp_path / "x.warc.gz"))
+    monkeypatch.setattr(warc.streams, "open_plain", lambda path: opened)
     with pytest.raises(OSError, match="Input/output") as raised:
         list(warc.records(str(tmp_path / "x.warc.gz"), 10**7))
     assert raised.value.errno == errno.EIO
@@ -174,7 +176,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     [
         ("example.warc.gz", {"warcinfo": 2, "response": 1, "request": 2, "revisit": 1}, [606]),
         ("example.warc", {"warcinfo": 2, "response": 1, "request": 2, "revisit": 1}, [606]),
-        ("example-trunc.warc", {"warcinfo": 2, "response": 1, "unreadable": 1}, [604]),
+        ("example-trunc.warc", {"warcinfo": 2, "request": 1, "unreadable": 1}, []),
         ("example-iana.org-chunked.warc", {"warcinfo": 1, "response": 1, "request": 1}, [7223]),
         ("example-wrong-chunks.warc.gz", {"response": 1, "request": 1}, [1270]),
         ("example-resource.warc.gz", {"warcinfo": 2, "resource": 1}, []),
