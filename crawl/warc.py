@@ -18,7 +18,7 @@ from typing import Any
 
 from fastwarc.warc import ArchiveIterator
 
-from crawl import salvage, streams
+from crawl import resync, streams
 from crawl.schema import BadInput
 
 Headers = tuple[tuple[str, str], ...]
@@ -190,10 +190,10 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
     without) or plain, from any crawler.
 
     Whatever damage took is one record of kind `unreadable`: it goes on at the next one that begins
-    well, as `crawl/salvage.py` finds it. A response that is longer than `max_bytes`, or is not
+    well, as `crawl/resync.py` finds it. A response that is longer than `max_bytes`, or is not
     HTTP, has no answer. Raises BadInput where the file cannot be opened or holds no record at all.
     """
-    with salvage.opened(path) as archive:
+    with resync.opened(path) as archive:
         while True:
             try:
                 record = _next(archive, max_bytes)
@@ -216,7 +216,7 @@ def records(path: str, max_bytes: int) -> Iterator[Record]:
 
 def at(path: str, start: int, max_bytes: int) -> Record:
     """The record that begins at this place of an archive; of kind `unreadable` where none does."""
-    with salvage.opened(path, start) as archive:
+    with resync.opened(path, start) as archive:
         try:
             record = _next(archive, max_bytes)
         except (EOFError, *streams.DAMAGE) as error:
@@ -236,7 +236,7 @@ def parsed(block: bytes, max_bytes: int) -> Record:
         return Record("unreadable", "", "")
 
 
-def _next(archive: salvage.Archive, max_bytes: int) -> Record | None:
+def _next(archive: resync.Archive, max_bytes: int) -> Record | None:
     """The next record; None at the end. Raises EOFError, or one of `streams.DAMAGE`, where it is
     not whole."""
     head = archive.head()
@@ -252,7 +252,7 @@ def _next(archive: salvage.Archive, max_bytes: int) -> Record | None:
 def _first(block: bytes) -> Any:
     """The record that begins so. Raises OSError where none does, or says not how long it is."""
     packed = ArchiveIterator(
-        io.BytesIO(block), parse_http=False, max_header_len=salvage.MAX_HEADER_BYTES
+        io.BytesIO(block), parse_http=False, max_header_len=resync.MAX_HEADER_BYTES
     )
     found = next(iter(packed), None)
     if found is None or not LENGTH.fullmatch(found.headers.get("Content-Length") or ""):

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Protocol
 
-from crawl import ahead, streams
-from crawl.ahead import Ahead
+from crawl import lookahead, streams
 from crawl.frames import CHUNK
+from crawl.lookahead import Ahead
 
 MAX_HEADER_BYTES = 1 << 20
 """Of a foreign record's own header; FastWARC's default of 32 KiB ends a whole file at one more."""
@@ -78,8 +78,8 @@ class Archive:
             return b""
         if self._text.peek(len(MARK)) != MARK:
             raise Torn("no record begins where the one before ends")
-        head = self._text.take_to(ahead.END, MAX_HEADER_BYTES)
-        another = ahead.WITHIN.search(head, 1)
+        head = self._text.take_to(lookahead.END, MAX_HEADER_BYTES)
+        another = lookahead.WITHIN.search(head, 1)
         if another:
             self._text.give_back(len(head) - another.start())
         self._behind = self._text.place
@@ -293,4 +293,4 @@ def _begins_record(packed: bytes) -> bool:
         plain = zlib.decompressobj(wbits=31).decompress(packed, 16)
     except zlib.error:
         return False
-    return bool(ahead.VERSION.match(plain))
+    return bool(lookahead.VERSION.match(plain))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from crawl import capture, salvage, warc
+from crawl import capture, resync, warc
 from crawl.schema import BadInput
 
 MOMENT = datetime.datetime(2016, 5, 4, 3, 2, 1, tzinfo=datetime.UTC)
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_sought_in_goes_on_too(
             return False
 
     path = tmp_path / name
-    monkeypatch.setattr(salvage.streams, "open_plain", lambda _: io.BufferedReader(Forward(path)))
+    monkeypatch.setattr(resync.streams, "open_plain", lambda _: io.BufferedReader(Forward(path)))
     assert found(path, b"".join(parts)) == (BODIES, 1)
     assert all(record.start is None for record in warc.records(str(path), 10**7))
 
@@ -202,7 +202,7 @@ def test_what_is_gone_over_again_has_a_bound(
         "plain": endless % 10**9 * 30_000,
         "short": (endless % 0 + b"junk\n") * 30_000,
     }[form]
-    monkeypatch.setattr(salvage, "AT_LEAST", 1 << 20)
+    monkeypatch.setattr(resync, "AT_LEAST", 1 << 20)
     read = 0
 
     class Counted(io.FileIO):
@@ -230,8 +230,8 @@ def test_what_is_gone_over_again_has_a_bound(
         def __getattr__(self, name: str) -> object:
             return getattr(self._inner, name)
 
-    monkeypatch.setattr(salvage.zlib, "decompressobj", Inflater)
-    monkeypatch.setattr(salvage.streams, "open_plain", lambda _: io.BufferedReader(Counted(path)))
+    monkeypatch.setattr(resync.zlib, "decompressobj", Inflater)
+    monkeypatch.setattr(resync.streams, "open_plain", lambda _: io.BufferedReader(Counted(path)))
     with contextlib.suppress(BadInput):
         assert all(one.kind in ("unreadable", "response") for one in warc.records(str(path), 10**7))
     assert read < 8 * len(data) + (8 << 20)
