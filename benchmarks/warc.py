@@ -20,6 +20,7 @@ from typing import Any
 from isal import isal_zlib
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
+from zlib_ng import zlib_ng
 
 sys.path[0] = str(Path(__file__).parents[1])  # where `crawl` is the package, not the script here
 
@@ -99,13 +100,8 @@ def peers() -> dict[str, Written]:
     libraries: list[tuple[str, Any, tuple[int, ...]]] = [
         ("zlib", zlib, (1, 6, 9)),
         ("isal", isal_zlib, (0, 1, 2, 3)),
+        ("zlib-ng", zlib_ng, (1, 2, 6)),
     ]
-    try:
-        from zlib_ng import zlib_ng
-
-        libraries.append(("zlib-ng", zlib_ng, (1, 2, 6)))
-    except ImportError:
-        print("zlib-ng is not here: pip install zlib-ng, to see it too")
     for name, library, levels in libraries:
         found |= {f"own, {name} {level}": by_own(library, level) for level in levels}
     found["own, as it is"] = own
