@@ -26,7 +26,7 @@ from tests import web
 DEADLINE_S = 110
 """A hang ends the test; nothing else depends on it."""
 TEXT = "The quick brown fox jumps over the lazy dog, as it has done for many years. "
-AHEAD = "texts/*/*.parquet"
+AHEAD = "texts/*/*.texts"
 
 
 def host_of(shard: int) -> str:
