@@ -67,7 +67,7 @@ def of_answer(exchange: Exchange) -> PageOutcome:
 def signals(answer: Answer, token: str, outcome: PageOutcome) -> tuple[str, ...]:
     """What a page itself says of its use for AI: its headers, and the head of its markup."""
     found = consent.of_headers(answer.headers, token)
-    if outcome != PageOutcome.OK:
+    if outcome not in USABLE:
         return found
     coding = answer.header("Content-Encoding")
     try:

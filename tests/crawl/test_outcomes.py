@@ -121,6 +121,7 @@ def test_headers_count_whatever_became_of_the_page_and_markup_of_good_ones_only(
     told = answer(200, NOAI, X_Robots_Tag="noindex", tdm_reservation="1")
     headers = ("x-robots-tag: noindex", "tdm-reservation: 1")
     assert signals(told, "webtext", PageOutcome.OK) == (*headers, "meta: noai")
+    assert signals(told, "webtext", PageOutcome.TOO_LARGE) == (*headers, "meta: noai")
     assert signals(told, "webtext", PageOutcome.HTTP_ERROR) == headers
     broken = answer(200, b"no gzip", X_Robots_Tag="noindex", Content_Encoding="gzip")
     assert signals(broken, "webtext", PageOutcome.OK) == headers[:1]

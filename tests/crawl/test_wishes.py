@@ -182,14 +182,21 @@ def test_who_opted_out_is_asked_again_where_the_recipe_says_so(
     assert crawl(again, tmp_path, A)[A]["outcome"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("fields", "begins", "said"),
+    [
+        ({"X-Robots-Tag": "noai"}, b"<html>", "x-robots-tag: noai"),
+        ({}, META.encode(), "meta: noai"),
+    ],
+)
 def test_a_page_that_is_too_large_and_opts_out_has_opted_out(
-    site: web.Site, settings: Settings, tmp_path: Path
+    site: web.Site, settings: Settings, tmp_path: Path, fields, begins: bytes, said: str
 ) -> None:
-    large = web.response(200, b"<html>" + b"x" * 9000, {"X-Robots-Tag": "noai"})
+    large = web.response(200, begins + b"x" * 9000, {"Content-Type": web.HTML} | fields)
     site.route("a.web.test", "/x", large)
     assert crawl(settings(max_bytes=4096), tmp_path, A)[A]["outcome"] == "opted_out"
     row = crawl(settings(max_bytes=4096, obey=()), tmp_path / "all", A)[A]
-    assert (row["outcome"], row["ai_signals"]) == ("too_large", "x-robots-tag: noai")
+    assert (row["outcome"], row["ai_signals"]) == ("too_large", said)
     assert crawl(settings(), tmp_path / "all", A)[A]["outcome"] == "opted_out"
 
 
