@@ -6,7 +6,7 @@ Pure functions of bytes and headers. Nothing here trusts a length that a server 
 import codecs
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import brotli  # type: ignore[import-untyped]
@@ -93,6 +93,8 @@ class Opened:
         *before, name = _codings(coding)
         for one in before:
             body = Opened(body, one, most).first(most)
+        if _is_said_again(name, before, body):
+            name = ""
         self._body, self._name = body, name
         self._plain: bytes | bytearray = bytearray() if name else body
         self._most = 0
@@ -127,7 +129,10 @@ def decode(body: bytes, coding: str | None, limit: int, ratio: float = math.inf)
     it, is taken as it is. Raises TooLarge and Undecodable.
     """
     most = int(min(limit, max(FREE_BYTES, len(body) * ratio)))
-    for name in _codings(coding):
+    codings = _codings(coding)
+    for number, name in enumerate(codings):
+        if _is_said_again(name, codings[:number], body):
+            continue
         body = first(body, name, most + 1)
         if len(body) > most:
             raise TooLarge(f"more than {most} bytes")
@@ -194,6 +199,11 @@ def _codings(coding: str | None) -> list[str]:
     are no codings, as `utf-8` and `none`, are passed over, as browsers do."""
     named = [part.strip().lower() for part in reversed((coding or "").split(","))]
     return [name for name in named if name in CODINGS | FOREIGN_CODINGS] or [""]
+
+
+def _is_said_again(name: str, before: Sequence[str], body: bytes) -> bool:
+    """Whether a coding was used once and named twice, as by some proxies."""
+    return name in before and not body.startswith(CODED)
 
 
 def _pieces(body: bytes, name: str, room: Room) -> Iterator[bytes]:

@@ -14,11 +14,25 @@ LONGEST = 7
 """Bytes of it."""
 HEAD = re.compile(rb"WARC/[01]\.\d{1,2}[ \t]*+\r?\n(?:[^\s:]++:[^\n]*+\n|[ \t][^\n]*+\n)++\r?\n")
 """Nothing in it is looked at twice."""
-WITHIN = re.compile(rb"(?<!/)WARC/[01]\.\d{1,2}[ \t]*+\r?\n")
-"""In a header: it was cut, and another one follows; unless a URL ends so."""
+WITHIN = re.compile(rb"WARC/[01]\.\d{1,2}[ \t]*+\r?\n")
+LINE = re.compile(rb"[^\s:]++:")
+KIND = b"\nwarc-type:"
+"""Of each header one line."""
 NEEDED = (b"\nwarc-type:", b"\ncontent-length:")
 END = re.compile(rb"\n\r?\n")
 LINE_ENDS = b"\r\n"
+
+
+def cut(head: bytes) -> int | None:
+    """Where in a header another one begins, because it was cut there; None where it was not. A URL
+    may end as a header begins: then its line is whole, and there is but one kind of record."""
+    first, last = head.lower().find(KIND), head.lower().rfind(KIND)
+    for found in WITHIN.finditer(head, 1):
+        place = found.start()
+        line = head[head.rfind(b"\n", 0, place) + 1 : place]
+        if not LINE.match(line) or first < place < last:
+            return place
+    return None
 
 
 class Ahead:

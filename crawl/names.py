@@ -6,6 +6,7 @@ that dead names cost the living ones nothing. Only public addresses are given ou
 """
 
 import asyncio
+import math
 import socket
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ LOOK_UP_S = 30.0
 """Seconds for one name."""
 SERVER_S, TRIES = 5.0, 2
 """Seconds that a name server has, and how often each is asked: resolv.conf's defaults."""
+PAUSES_S = (1.0, 3.0, 6.0)
+"""Seconds between attempts where no name server can be reached: one may just be begun anew."""
 KEPT_S = 600.0
 """Seconds that an answer is used for."""
 KEPT_NAMES = 1 << 17
@@ -53,6 +56,7 @@ class Names(AbstractResolver):
             flags=pycares.ARES_FLAG_NOSEARCH,
         )
         self._turns = asyncio.Semaphore(at_once)
+        self._answered_at = -math.inf
         self._kept: OrderedDict[str, tuple[float, list[str]]] = OrderedDict()
 
     async def known(self, host: str, port: int) -> None:
@@ -87,6 +91,26 @@ class Names(AbstractResolver):
         return found
 
     async def _look_up(self, host: str) -> list[str]:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        for pause_s in (*PAUSES_S, None):
+            try:
+                found = await self._once(host)
+                self._answered_at = clock()
+                return found
+            except NoNameServer as error:
+                if self._answered_at >= began:  # others are answered: it is this name's own
+                    raise socket.gaierror(socket.EAI_AGAIN, f"{host}: {error}") from error
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+            except socket.gaierror as error:
+                if error.errno == socket.EAI_NONAME:
+                    self._answered_at = clock()
+                raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _once(self, host: str) -> list[str]:
         try:
             async with asyncio.timeout(LOOK_UP_S):
                 return await addresses(self._asked, host, self._family)

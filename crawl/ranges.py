@@ -27,6 +27,8 @@ TOGETHER = 16
 WINDOW_BYTES = 32 << 20
 """Asked for at once, at most, unless a single range is longer: it is held in memory."""
 ATTEMPTS = 7
+MOST_PARTS = 64
+"""In which a server may give a range."""
 BACK_OFF_S = 1.0
 """Before the second attempt; doubled before each further one: about a minute in all."""
 STALLED_S = 60.0
@@ -129,8 +131,9 @@ class Source:
         found: dict[int, Capture] = {}
         parts: list[list[bytes]] = [[] for _ in ranges]
         left = dict(enumerate(ranges))
-        failed = 0
+        failed, asked = 0, 0
         while left:
+            asked += 1
             answers = self._asked(list(left.values()))
             rest, failures = dict[int, Range](), dict[int, BaseException]()
             for (number, one), answer in zip(left.items(), answers, strict=True):
@@ -140,7 +143,7 @@ class Source:
                     found[number] = answer
                 else:
                     parts[number].append(answer)
-                    if answer and len(answer) < one.end - one.start:
+                    if answer and len(answer) < one.end - one.start and asked < MOST_PARTS:
                         # A server may give less than it was asked for (RFC 9110, 15.3.7).
                         rest[number] = one._replace(start=one.start + len(answer))
             left = rest

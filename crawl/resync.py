@@ -34,8 +34,8 @@ AGAIN, AT_LEAST = 4, 64 << 20
 
 MARK = b"WARC/"
 MAGIC = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
-BEHIND = re.compile(rb"\r?\n\r?\n|[\r\n]*(?:WARC/|\Z)")
-"""What stands behind a whole record; some crawlers write no line ends there."""
+BEHIND = re.compile(rb"\r?\n\r?\n|[\r\n]*(?:WARC/|(?:W(?:A(?:RC?)?)?)?\Z)")
+"""What stands behind a whole record, as far as it is held; some crawlers write no line ends."""
 
 
 class Torn(EOFError):
@@ -79,9 +79,9 @@ class Archive:
         if self._text.peek(len(MARK)) != MARK:
             raise Torn("no record begins where the one before ends")
         head = self._text.take_to(lookahead.END, MAX_HEADER_BYTES)
-        another = lookahead.WITHIN.search(head, 1)
+        another = lookahead.cut(head)
         if another:
-            self._text.give_back(len(head) - another.start())
+            self._text.give_back(len(head) - another)
         self._behind = self._text.place
         if another or not head:
             raise Torn("the header of a record has no end")

@@ -1,7 +1,7 @@
 """Finds the body that a revisit stands for: that of a response earlier in the same archive.
 
-Rule: of each response its place is held, sixteen bytes of numbers and no body; the response is read
-once more where a revisit of a link asks for it. What it is taken for, it has to be itself.
+Rule: of each response its place is held, two numbers and no body; the response is read once more
+where a revisit of a link asks for it. What it is taken for, it has to be itself.
 """
 
 from dataclasses import replace
@@ -9,8 +9,9 @@ from hashlib import blake2b
 
 from crawl import warc
 
-MOST = 1 << 19
-"""Responses of which the places are held, at least; those before them are forgotten."""
+MOST = 1 << 18
+"""Responses of which the places are held, at least, in some 120 MB; those before them are
+forgotten."""
 
 
 class Originals:

@@ -32,6 +32,7 @@ TASKS = 1024
 COLLECT = (5000, 20, 20)
 """Thresholds of Python's garbage collector while there is a crawler: it holds thousands of requests
 that are no garbage, and by the usual ones looks through them again and again."""
+USUAL = gc.get_threshold()
 
 _LOCK = threading.Lock()
 _RUNNING: "dict[tuple[int, str], Service]" = {}
@@ -146,7 +147,6 @@ class Service:
         return self.failure or Stopped("the crawl was ended")
 
     def _live(self) -> None:
-        usual = gc.get_threshold()
         gc.set_threshold(*COLLECT)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -156,7 +156,7 @@ class Service:
             if not self._started.done():
                 self._started.set_exception(error)
         finally:
-            gc.set_threshold(*usual)
+            gc.set_threshold(*USUAL)
 
     async def _main(self) -> None:
         self._end = asyncio.Event()

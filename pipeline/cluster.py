@@ -185,8 +185,9 @@ class Processes:
         self._under_way: dict[Any, tuple[int, Task | None, int]] = {}
         """By reference: the member, its task (None: it starts), the attempt."""
         self._save = ray.remote(_saved)
-        self._saving: set[Any] = set()
-        """References: until they are done, what they save is nowhere else, so nothing begins."""
+        self._saving: dict[Any, str] = {}
+        """The machine, by reference: until it is done, what is saved is nowhere else, so nothing
+        begins."""
         self._known: set[str] = set()
         """The machines on which something was, or is being, saved before the first task."""
         self._places: dict[int, Place] = {}
@@ -220,11 +221,12 @@ class Processes:
             if member == wanted and task and task.key == key:
                 self._actors[member].want_back.remote(attempt)
 
-    def settle(self, reference: Any) -> tuple[Task, Report] | None:
-        """Hear what became of a reference; a task that is done, if it is that. Raises `TaskFailed`
-        where its function raised, or too many processes were lost with it."""
+    def settle(self, reference: Any, machines: Iterable[str]) -> tuple[Task, Report] | None:
+        """Hear what became of a reference; a task that is done, if it is that. `machines`: those
+        that are there. Raises `TaskFailed` where its function raised, or too many processes were
+        lost with it."""
         if reference in self._saving:
-            self._settle_saving(reference)
+            self._settle_saving(reference, machines)
             return None
         member, task, _ = self._under_way.pop(reference)
         try:
@@ -249,15 +251,17 @@ class Processes:
         if self.step.salvage:
             there = NodeAffinitySchedulingStrategy(machine, soft=False)
             options = self._save.options(num_cpus=0, scheduling_strategy=there)
-            self._saving.add(options.remote(self.step.salvage, killed))
+            self._saving[options.remote(self.step.salvage, killed)] = machine
 
-    def _settle_saving(self, reference: Any) -> None:
-        self._saving.discard(reference)
+    def _settle_saving(self, reference: Any, machines: Iterable[str]) -> None:
+        machine = self._saving.pop(reference)
         try:
             ray.get(reference)
         except RayTaskError as error:
             raise TaskFailed(*self.crew.first(), error.cause or error) from error
         except RayError as error:
+            if machine in machines:
+                raise TaskFailed(*self.crew.first(), error) from error
             # with its machine goes what lies there: as much as a segment's age allows
             _log.warning("a machine is lost, with what was not saved there: %s", error)
 
@@ -348,7 +352,7 @@ class Cluster:
             (reference,) = news
             if reference in self._tasks:
                 return self._done(reference)
-            if done := shared[reference].settle(reference):
+            if done := shared[reference].settle(reference, self._machines):
                 return done
 
     def _tend(self) -> None:

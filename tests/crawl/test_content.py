@@ -110,6 +110,15 @@ def test_growth_counts_from_what_was_transferred_and_beyond_a_mebibyte() -> None
         content.decode(twice, "gzip, gzip", 2**30, 500.0)
 
 
+def test_a_coding_that_is_said_twice_may_have_been_used_once() -> None:
+    rules = b"user-agent: *\ndisallow: /"
+    assert content.first(gzip.compress(rules), "gzip, gzip", 100) == rules
+    assert content.first(gzip.compress(gzip.compress(rules)), "gzip, gzip", 100) == rules
+    assert content.decode(gzip.compress(rules), "gzip, gzip", LIMIT) == rules
+    with pytest.raises(content.Undecodable):
+        content.first(gzip.compress(rules), "br, gzip", 100)
+
+
 def test_what_is_too_long_between_two_codings_is_too_long() -> None:
     # cut at the bound, and undone on, it would be taken for a body that breaks off
     inner = gzip.compress(b"<p>short") + bytes(10_000_000)

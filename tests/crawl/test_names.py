@@ -187,8 +187,9 @@ def one_page(site: web.Site, settings: Settings, folder: Path, says: Any, **how:
 
 
 def test_a_name_server_that_is_gone_blames_no_host(
-    settings: Settings, tmp_path: Path, online: None
+    settings: Settings, tmp_path: Path, online: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(names, "PAUSES_S", (0.05, 0.05))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
@@ -201,6 +202,42 @@ def test_a_name_server_that_is_gone_blames_no_host(
         config = settings(name_servers=(place, server.place), retries=0)
         row = crawl(config, tmp_path, "http://good.example/")["http://good.example/"]
     assert row["outcome"] == "unreachable"
+
+
+def test_a_name_server_that_is_begun_anew_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = iter([True, True, False])
+
+    async def addresses(*_: object) -> list[str]:
+        if next(refused):
+            raise names.NoNameServer("refused")
+        return ["93.184.216.34"]
+
+    async def look_up() -> list[str]:
+        return await names.Names((), at_once=1)._addresses("a.example")
+
+    monkeypatch.setattr(names, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(names, "addresses", addresses)
+    assert asyncio.run(look_up()) == ["93.184.216.34"]
+
+
+def test_where_others_are_answered_a_refusal_is_of_one_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def addresses(_: object, host: str, family: object) -> list[str]:
+        if host == "bad.example":
+            raise names.NoNameServer("refused")
+        return ["93.184.216.34"]
+
+    async def look_up() -> list[object]:
+        found = names.Names((), at_once=2)
+        hosts = ("bad.example", "good.example")
+        return await asyncio.gather(*map(found._addresses, hosts), return_exceptions=True)
+
+    monkeypatch.setattr(names, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(names, "addresses", addresses)
+    bad, good = asyncio.run(look_up())
+    assert isinstance(bad, socket.gaierror) and bad.errno == socket.EAI_AGAIN
+    assert good == ["93.184.216.34"]
 
 
 @pytest.mark.parametrize("private", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0"])

@@ -193,6 +193,15 @@ def test_a_server_that_gives_less_is_asked_for_the_rest(store: Served, tmp_path:
     assert answers(source(store.base), *pieces) == {1: CONTENT[1005:1015], 2: Capture.CUT_OFF}
 
 
+def test_a_server_that_gives_next_to_nothing_is_not_asked_for_ever(
+    store: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    store.most = 1
+    assert answers(source(store.base), Piece("x", 0, 100, 1)) == {1: Capture.CUT_OFF}
+    assert len(store.log) == ranges.MOST_PARTS
+
+
 def test_a_server_that_fails_within_a_range_goes_on_there(store: Served, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(CONTENT)
     store.most, store.failures = 10, 1

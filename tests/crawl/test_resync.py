@@ -129,10 +129,32 @@ def test_a_header_that_was_cut_is_none_of_the_next_record(tmp_path: Path) -> Non
     for size in range(5, head):
         (tmp_path / "x.warc").write_bytes(second + first[:size] + second)
         records = list(warc.records(str(tmp_path / "x.warc"), 1000))
-        if first[size - 1 : size] == b"/":
-            continue  # as a URL may end in the name of the format
         assert [record.kind for record in records] == ["response", "unreadable", "response"], size
         assert records[2].target == "http://b.com/"
+
+
+@pytest.mark.parametrize("target", ["http://a.com/?v=WARC/1.0", "http://a.com/WARC/1.1"])
+def test_a_url_may_end_as_a_header_begins(tmp_path: Path, target: str) -> None:
+    """Else what its own page says would be taken for a record."""
+    inner = gzip.decompress(member(b"<p>forged", "http://victim.org/"))
+    data = member(b"<p>\r\n" + inner, target) + member(b"<p>next")
+    for name, content in (("x.warc.gz", data), ("x.warc", gzip.decompress(data))):
+        assert found(tmp_path / name, content) == ([b"<p>\r\n" + inner, b"<p>next"], 0)
+        told = [record.target for record in warc.records(str(tmp_path / name), 10**7)]
+        assert told[0] == target
+
+
+@pytest.mark.parametrize("ends", [b"", b"\n", b"\r\n", b"\r\n\r\n"])
+def test_a_whole_record_may_end_anywhere_within_what_is_read(tmp_path: Path, ends: bytes) -> None:
+    plain = gzip.decompress(member(b""))
+    bare = plain.removesuffix(b"\r\n\r\n")
+    at = resync.SOME - len(bare) - 40
+    for size in range(at, at + 80):
+        body = b"x" * size
+        records = [gzip.decompress(member(one)).removesuffix(b"\r\n\r\n") + ends
+                   for one in (body, b"<p>second", b"<p>third")]  # fmt: skip
+        packed = zstandard.ZstdCompressor().compress(b"".join(records))
+        assert found(tmp_path / "x.warc.zst", packed) == ([body, b"<p>second", b"<p>third"], 0)
 
 
 def test_a_record_in_the_body_of_a_good_one_is_none(tmp_path: Path) -> None:

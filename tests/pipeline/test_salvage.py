@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -103,8 +103,15 @@ def test_a_lost_machine_costs_what_lay_on_it(
     assert "a machine is lost" in caplog.text
 
 
-def test_what_cannot_be_saved_ends_the_run_with_the_reason(two: Cluster, tmp_path: Path):
-    plan = journals.plan(tmp_path, saving=journals.salvage_nothing)
-    with pytest.raises(TaskFailed, match=r"seen \(before/0\), task 0: OSError: this disk is full"):
+@pytest.mark.parametrize(
+    ("saving", "reason"),
+    [(journals.salvage_nothing, "OSError: this disk is full"),
+     (journals.salvage_and_die, "WorkerCrashedError")],
+)  # fmt: skip
+def test_what_cannot_be_saved_ends_the_run_with_the_reason(
+    two: Cluster, tmp_path: Path, saving: Callable[..., None], reason: str
+):
+    plan = journals.plan(tmp_path, saving=saving)
+    with pytest.raises(TaskFailed, match=rf"seen \(before/0\), task 0: {reason}"):
         make(two, tmp_path, plan)
     assert not journals.machines(tmp_path)
