@@ -3,6 +3,8 @@ log holds nothing against who asked."""
 
 from pathlib import Path
 
+import pytest
+
 from crawl import pages
 from crawl.config import CrawlConfig
 from tests import web, web_log, web_pages, web_robots, web_tls
@@ -92,4 +94,11 @@ def test_many_links_of_proper_hosts_and_of_some_that_are_not(tmp_path: Path) -> 
     world = web.World(
         seed=4, hosts=300, max_pages=12, robots=web_robots.PROPER, pages=usual, latency_s=0.005
     )
+    crawled(world, list(world.urls()), tmp_path)
+
+
+@pytest.mark.slow
+def test_ten_thousand_hosts_of_all_kinds(tmp_path: Path) -> None:
+    world = web.World(seed=5, max_pages=4, latency_s=0.005)
+    assert world.hosts == 10_000
     crawled(world, list(world.urls()), tmp_path)

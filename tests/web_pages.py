@@ -14,6 +14,8 @@ from tests.web_answers import chunked, redirect, response
 from tests.web_server import Answer
 
 RETRY_AFTER_S = 1
+OF_ANOTHER = "/t/of-"
+"""Begins the path of a page to which one of another host leads; then comes that host."""
 
 
 class World(Protocol):
@@ -173,7 +175,7 @@ KINDS: dict[str, Page] = {
     "chain": Page(_to("/chain/{page}/2"), "ok"),
     "loop": Page(_to("{path}"), "redirect_loop", asks=21),
     "long_chain": Page(_to("/chain/{page}/50"), "redirect_loop"),
-    "offsite": Page(_to("http://{other}/t/of-{host}"), "ok"),
+    "offsite": Page(_to(f"http://{{other}}{OF_ANOTHER}{{host}}"), "ok"),
     "to_mail": Page(_to("mailto:x@{host}"), "protocol_error"),
     "to_loopback": Page(_to("http://127.0.0.1/"), "private_address"),
     "nowhere": Page(_status(302), "http_error"),

@@ -128,10 +128,20 @@ class World:
         number = self.number(host)
         if path == TDM:
             return ROUNDS
+        if path.startswith(web_pages.OF_ANOTHER):
+            return self._led_to(path)
         if number is None or not path.startswith(("/p/", "/private/")):
             return 1
         page = web_pages.KINDS[self.page_of(number, path)]
         return page.asks + retries * page.passing
+
+    def _led_to(self, path: str) -> int:
+        """How many links of another host lead to a page: as often it is asked for."""
+        other = self.number(path.removeprefix(web_pages.OF_ANOTHER))
+        if other is None:
+            return 1
+        paths = (self.path(other, page) for page in range(self.count(other)))
+        return sum(self.page_of(other, path) == "offsite" for path in paths)
 
     def delay_of(self, host: str) -> float:
         """The Crawl-delay that a host asks for, or who speaks for it, in seconds; 0: none."""
