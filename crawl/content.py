@@ -91,8 +91,9 @@ class Opened:
     def __init__(self, body: bytes, coding: str | None, most: int) -> None:
         """`most`: bytes that will be asked for at the most. Raises Undecodable."""
         *before, name = _codings(coding)
+        ample = most + max(HEAD_BYTES, most >> 8)  # what cannot be packed grows a little
         for one in before:
-            body = Opened(body, one, most).first(most)
+            body = Opened(body, one, ample).first(ample)
         if _is_said_again(name, before, body):
             name = ""
         self._body, self._name = body, name
