@@ -39,7 +39,10 @@ def look(
         if not (folder / "ledger" / one).exists():
             if any((folder / "disks").glob(f"*/{one}")):
                 write_line(folder / "again.log", one)
-            (disk / one).write_text(str(os.getpid()))
+            # whole or not at all: another thread may be about to kill this process
+            hidden = disk / f".{one}"
+            hidden.write_text(str(os.getpid()))
+            hidden.rename(disk / one)
             mine.append(one)
             trouble(folder)
     for one in mine:
@@ -61,7 +64,7 @@ def upload(path: Path, folder: Path) -> None:
 
 def salvage(wait_s: float, *, folder: Path) -> None:
     """What lies on this machine's disk of processes that are gone."""
-    for path in sorted(disk_of(folder).iterdir()):
+    for path in sorted(disk_of(folder).glob("[!.]*")):
         with suppress(FileNotFoundError):
             if not Path("/proc", path.read_text()).exists():
                 write_line(folder / "salvaged.log", path.parent.name)
@@ -133,7 +136,7 @@ def same(*rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def on_disks(folder: Path) -> int:
     """How much lies on the disks of machines."""
-    return len(list((folder / "disks").glob("*/*")))
+    return len(list((folder / "disks").glob("*/[!.]*")))
 
 
 def machines(folder: Path) -> set[str]:
