@@ -41,6 +41,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} do not divide width {self.width}")
 
+    def padded_vocabulary(self) -> int:
+        """Rows of the embedding: matrix products are faster where a multiple of 64 is given."""
+        return -(-self.vocabulary // 64) * 64
+
+    def parameters(self) -> int:
+        """Weights that are learnt, the tied head's once, those of padding ids left out."""
+        block = 12 * self.width**2 + 13 * self.width
+        return (self.vocabulary + self.context + 2) * self.width + self.layers * block
+
 
 # Radford et al. 2019, table 2, with the parameter counts of the published checkpoints
 # (124,439,808; 354,823,168; 774,030,080; 1,557,611,200), which differ from the paper's text.
@@ -51,9 +60,10 @@ PRESETS: dict[Preset, ModelConfig] = {
     "gpt2-xl": ModelConfig(layers=48, heads=25, width=1600),
 }
 
-# What `micro_batch = 0` stands for: at most this many tokens in one forward pass. Logits are the
-# largest tensor there: 16,384 x 50,257 numbers are 3.3 GB in fp32.
-_AUTO_MICRO_TOKENS = 16_384
+_AUTO_TOKENS = {"cuda": 65_536, "cpu": 16_384}
+"""What `micro_batch = 0` begins with: tokens of one forward pass. Too many for a GPU's memory is no
+harm, they are halved until they fit; a CPU's memory ends differently, and is hardly faster there.
+"""
 
 
 CPU_RANK_ENVIRONMENT = {
@@ -68,6 +78,32 @@ CPU_RANK_ENVIRONMENT = {
 sums the same everywhere; the rest lets glibc keep the logits' memory instead of giving it back to
 the system after each pass: 130 small steps on two ranks took 112 s of CPU without, 85 s with.
 """
+
+
+class GuardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is watched while training, and what is done about it."""
+
+    z_score: Annotated[float, Meta(ge=0.0, extra=_CHANGES)] = 6.0
+    """A loss or gradient norm this many deviations above the mean of those before is a spike: the
+    sources of its batch are written to spikes.jsonl. 0 never looks."""
+
+    window: Annotated[int, Meta(ge=8, extra=_CHANGES)] = 128
+    """Steps whose mean and deviation that is; there is no spike before so many are done."""
+
+    rollback: Annotated[bool, Meta(extra=_CHANGES)] = False
+    """Whether a spike takes the run back to its newest checkpoint, and on without that batch."""
+
+    skips: Annotated[int, Meta(ge=0)] = 3
+    """Steps in a row whose gradient is not finite, which change nothing and are counted; one more
+    ends the run. A loss that is not a number ends it at once."""
+
+    hang_s: Annotated[float, Meta(ge=0.0)] = 1800.0
+    """Seconds without a finished step after which a rank writes its stacks to hung-*.txt and ends;
+    longer than the first step takes to compile. 0 waits for ever."""
+
+    def course(self) -> dict[str, float]:
+        """What of it moves the losses: nothing, unless spikes are rolled back."""
+        return {"z_score": self.z_score, "window": self.window} if self.rollback else {}
 
 
 class SampleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,15 +132,26 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What DeepSpeed shards over the ranks: 0 nothing, 1 Adam's moments, 2 also gradients, 3 also
     weights. More saves memory and costs communication; the losses stay the same."""
 
+    offload_optimizer: bool = False
+    """Keep Adam's moments and step in the host's memory: slower, 8 bytes a parameter less."""
+
     batch_tokens: Annotated[int, Meta(ge=1, extra=_CHANGES)] = 524_288
     """Tokens of one optimizer step over all ranks; a multiple of the model's context."""
 
     micro_batch: Annotated[int, Meta(ge=0)] = 0
-    """Windows a rank passes through the model at once; the rest of its share is accumulated.
-    Memory grows with it. 0 chooses: the largest that divides the share and is 16,384 tokens."""
+    """Windows a rank passes through the model at once, at most; the rest of its share is
+    accumulated. Memory grows with it. 0 begins with 65,536 tokens on a GPU, 16,384 on a CPU. Where
+    the memory does not suffice, it is halved by itself."""
 
     steps: Annotated[int, Meta(ge=1, extra=_CHANGES)] = 19_073
     """Optimizer steps of the whole run; the learning rate falls until the last."""
+
+    schedule: Annotated[Literal["cosine", "trapezoid"], Meta(extra=_CHANGES)] = "cosine"
+    """How the rate falls after the warm-up: at once, along half a cosine; or not until the last
+    `decay_steps`, then in a straight line (Hägele et al. 2024), so that a run can be prolonged."""
+
+    decay_steps: Annotated[int, Meta(ge=0, extra=_CHANGES)] = 0
+    """Steps at the end over which a trapezoid falls; a fifth of the run is usual."""
 
     learning_rate: Annotated[float, Meta(gt=0.0, le=10.0, extra=_CHANGES)] = 6e-4
     """Highest learning rate, reached after the warm-up (GPT-3, table 2.1: 6e-4 for 124 M)."""
@@ -131,7 +178,27 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Of the first weights and of the order of windows."""
 
     precision: Annotated[Literal["fp32", "bf16"], Meta(extra=_CHANGES)] = "bf16"
-    """Of the matrix products. bf16 keeps weights and optimizer in fp32 and is faster on a GPU."""
+    """Of the matrix products. bf16 keeps weights, gradients and optimizer in fp32 and is faster on
+    a GPU. fp32 is exact there too: TF32 stays off."""
+
+    compile: bool = False
+    """Fuse each block with torch.compile: faster on a GPU after a minute or two of compiling; needs
+    a C++ compiler. Not at ZeRO stage 3, whose hooks would cut every graph."""
+
+    recompute: bool = False
+    """Keep only what enters each block and compute the rest again in the backward pass (activation
+    checkpointing): a third more work, a fraction of the memory."""
+
+    tokens: str | None = None
+    """Folder or URI of token shards, instead of those of this recipe's corpus: all that a machine
+    that only trains must have. A URI's are copied to `staging` first."""
+
+    staging: str = "staging"
+    """Where copies of token shards from a URI lie, on each machine's own disk."""
+
+    fork: Annotated[str | None, Meta(extra=_CHANGES)] = None
+    """A checkpoint folder (or a run folder: its newest) whose weights, optimizer and step this run
+    begins with; all other settings but the model's sizes may differ from its."""
 
     ranks: Annotated[int, Meta(ge=0)] = 0
     """Processes that train together; 0 is one per GPU, or one on a machine that has none."""
@@ -143,7 +210,10 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Steps between two checkpoints; a crash loses at most that much. The last step saves too."""
 
     keep_checkpoints: Annotated[int, Meta(ge=1)] = 3
-    """Newest checkpoints kept; each takes about 20 bytes a parameter on disk."""
+    """Newest checkpoints kept; each takes 12 bytes a parameter on disk."""
+
+    keep_every: Annotated[int, Meta(ge=0)] = 0
+    """Checkpoints of steps that this divides are kept for good; 0 keeps none so."""
 
     evaluate_every: Annotated[int, Meta(ge=0)] = 250
     """Steps between two looks at the validation split; 0 never looks."""
@@ -154,6 +224,12 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stop_after: Annotated[int, Meta(ge=1)] | None = None
     """Halt with a checkpoint after this step; schedule and fingerprint stay those of `steps`."""
 
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too, into the run's folder."""
+
+    guard: Annotated[GuardConfig, Meta(extra=_CHANGES)] = GuardConfig()
+    """What is watched while training."""
+
     sample: SampleConfig = SampleConfig()
     """How `generate` draws the next token."""
 
@@ -163,8 +239,18 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 f"batch_tokens {self.batch_tokens} is not a multiple of the model's context "
                 f"{self.sizes().context}"
             )
-        if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} exceed steps {self.steps}")
+        falling = self.decay_steps if self.schedule == "trapezoid" else 0
+        if self.warmup_steps + falling > self.steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and decay_steps {falling} exceed steps "
+                f"{self.steps}"
+            )
+        if self.decay_steps and self.schedule == "cosine":
+            raise ValueError('decay_steps: only schedule = "trapezoid" has them')
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile: not at zero_stage 3; take stage 2, or leave it out")
+        if self.offload_optimizer and not self.zero_stage:
+            raise ValueError("offload_optimizer: needs zero_stage 1, 2 or 3")
 
     def sizes(self) -> ModelConfig:
         """The model's sizes, whichever way `model` gives them."""
@@ -189,30 +275,23 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return min(self.steps, self.stop_after or self.steps)
 
     def rank_windows(self, world: int) -> int:
-        """Windows of one step on each of `world` ranks; BadInput where they do not divide."""
-        if self.batch_windows() % world:
-            raise BadInput(
-                f"training.batch_tokens: {self.batch_tokens} are {self.batch_windows()} windows "
-                f"of {self.sizes().context}, which training.ranks {world} does not divide"
-            )
-        return self.batch_windows() // world
+        """Windows of one step on the rank that has most of `world`; others may have one less."""
+        return -(-self.batch_windows() // world)
 
-    def micro_windows(self, world: int) -> int:
-        """Windows of one forward pass on each of `world` ranks."""
+    def micro_windows(self, world: int, device: str = "cpu", fits: int | None = None) -> int:
+        """Windows of one forward pass on each of `world` ranks. At most what the settings say and
+        what `fits`, where that is known; the last pass is filled up as little as can be."""
+        most = self.micro_batch or max(1, _AUTO_TOKENS[device] // self.sizes().context)
         share = self.rank_windows(world)
-        if self.micro_batch and share % self.micro_batch:
-            raise BadInput(
-                f"training.micro_batch: {self.micro_batch} does not divide the {share} windows "
-                f"that each of {world} ranks has in a step"
-            )
-        most = max(1, _AUTO_MICRO_TOKENS // self.sizes().context)
-        return self.micro_batch or max(n for n in range(1, min(most, share) + 1) if share % n == 0)
+        return -(-share // -(-share // min(most, fits or most)))
 
     def trained(self) -> dict[str, Any]:
         """What is trained: the marked fields, as plain values; a preset counts by its sizes."""
         hints = get_type_hints(TrainingConfig, include_extras=True)
         marked = {name: getattr(self, name) for name in hints if _is_marked(hints[name])}
-        plain: dict[str, Any] = msgspec.to_builtins(marked | {"model": self.sizes()})
+        plain: dict[str, Any] = msgspec.to_builtins(
+            marked | {"model": self.sizes(), "guard": self.guard.course()}
+        )
         return plain
 
 
