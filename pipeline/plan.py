@@ -323,7 +323,7 @@ def _tokens(config: Config) -> Stage:
             each=("documents", "corpus"),
             columns={
                 "documents": ("document_id", "text"),
-                "corpus": ("document_id", "verdict", "split"),
+                "corpus": ("document_id", "url", "verdict", "split"),
             },
             sink=tokens.write,
         ),

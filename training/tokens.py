@@ -9,11 +9,11 @@ of one host do not follow each other.
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from training import tokenizer
 from training.config import BadInput
 from training.schema import INDEX, SPLITS, TOKENS
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same documents give other rows."""
 
 _ORDER_KEY = b"webtext/tokens/1"
@@ -38,21 +38,22 @@ def encode(
 ) -> Iterator[pa.RecordBatch]:
     """One shard's kept documents as TOKENS rows, in the order of a keyed hash of their ids.
 
-    `documents` has document_id and text, `corpus` has document_id, verdict and split. All ids of
-    the shard are held in memory (two bytes each). ValueError where the two do not fit together.
+    `documents` has document_id and text, `corpus` has document_id, url, verdict and split. All ids
+    of the shard (two bytes each) and the URLs of its kept documents are held in memory. ValueError
+    where the two do not fit together.
     """
-    splits = _kept_splits(corpus)
+    kept = _kept(corpus)
     ids: dict[bytes, NDArray[np.uint16]] = {}
     for batch in documents:
-        for document_id, found in _encode_batch(batch, splits):
+        for document_id, found in _encode_batch(batch, kept):
             if document_id in ids:
                 raise ValueError(f"documents: {document_id.hex()} stands there twice")
             ids[document_id] = found
-    missing = min(splits.keys() - ids.keys(), default=None)
+    missing = min(kept.keys() - ids.keys(), default=None)
     if missing is not None:
         raise ValueError(f"corpus keeps {missing.hex()}, which documents does not have")
     for part in _parts(sorted(ids, key=_place), ids):
-        yield _rows(part, [splits[each] for each in part], [ids[each] for each in part])
+        yield _rows(part, [kept[each] for each in part], [ids[each] for each in part])
 
 
 def write(batches: Iterable[pa.RecordBatch], folder: Path, name: str) -> pa.Table:
@@ -116,37 +117,52 @@ class Tokens:
 
 def open_split(folder: Path | str, split: str) -> Tokens:
     """The ids of `split` in `folder`; BadInput where there are no files or one is cut in half."""
-    paths = sorted(Path(folder).glob(f"*.{split}.bin"))
-    if not paths:
-        raise BadInput(f"{folder}: no token files (*.{split}.bin) there; make the tokens first")
-    for path in paths:
-        if path.stat().st_size % _ID.itemsize:
-            raise BadInput(f"{path}: ends in the middle of a token; make the tokens anew")
     # An empty file cannot be memory-mapped, and adds nothing.
-    full = [path for path in paths if path.stat().st_size]
+    full = [path for path, length in shard_lengths(folder, split).items() if length]
     shards = tuple(np.memmap(path, dtype=_ID, mode="r") for path in full)
     starts = np.cumsum([0, *(len(shard) for shard in shards)], dtype=np.int64)
     return Tokens(shards=shards, starts=starts, identity=_identity(full))
 
 
-def _kept_splits(corpus: Iterable[pa.RecordBatch]) -> dict[bytes, str]:
-    splits: dict[bytes, str] = {}
+def shard_lengths(folder: Path | str, split: str) -> dict[Path, int]:
+    """How many ids each file of `split` has, in the order of the stream; raises as `open_split`."""
+    sizes = {path: path.stat().st_size for path in sorted(Path(folder).glob(f"*.{split}.bin"))}
+    if not sizes:
+        raise BadInput(f"{folder}: no token files (*.{split}.bin) there; make the tokens first")
+    for path, size in sizes.items():
+        if size % _ID.itemsize:
+            raise BadInput(f"{path}: ends in the middle of a token; make the tokens anew")
+    return {path: size // _ID.itemsize for path, size in sizes.items()}
+
+
+class _Kept(NamedTuple):
+    """What the corpus says of a document that it keeps."""
+
+    url: str
+    split: str
+
+
+def _kept(corpus: Iterable[pa.RecordBatch]) -> dict[bytes, _Kept]:
+    found: dict[bytes, _Kept] = {}
+    names = ("document_id", "verdict", "url", "split")
     for batch in corpus:
-        columns = [batch.column(name).to_pylist() for name in ("document_id", "verdict", "split")]
-        for document_id, verdict, split in zip(*columns, strict=True):
+        columns = [batch.column(name).to_pylist() for name in names]
+        for document_id, verdict, url, split in zip(*columns, strict=True):
             if verdict != "kept":
                 continue
             if split not in SPLITS:
                 raise ValueError(f"corpus: {document_id.hex()} has the unknown split {split!r}")
-            splits[document_id] = split
-    return splits
+            if url is None:
+                raise ValueError(f"corpus: {document_id.hex()} has no url")
+            found[document_id] = _Kept(url, split)
+    return found
 
 
 def _encode_batch(
-    batch: pa.RecordBatch, splits: dict[bytes, str]
+    batch: pa.RecordBatch, wanted: Container[bytes]
 ) -> Iterator[tuple[bytes, NDArray[np.uint16]]]:
     kept = pa.array(
-        [each in splits for each in batch.column("document_id").to_pylist()], pa.bool_()
+        [each in wanted for each in batch.column("document_id").to_pylist()], pa.bool_()
     )
     rows = batch.select(["document_id", "text"]).filter(kept)
     if rows.column("text").null_count:
@@ -179,11 +195,13 @@ def _parts(order: list[bytes], ids: dict[bytes, NDArray[np.uint16]]) -> Iterator
 
 
 def _rows(
-    document_ids: list[bytes], splits: list[str], ids: list[NDArray[np.uint16]]
+    document_ids: list[bytes], kept: list[_Kept], ids: list[NDArray[np.uint16]]
 ) -> pa.RecordBatch:
     offsets = np.cumsum([0, *(len(each) for each in ids)], dtype=np.int64)
     lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.concatenate(ids)))
-    columns = [pa.array(document_ids, pa.binary(16)), pa.array(splits, pa.string()), lists]
+    urls = pa.array([each.url for each in kept], pa.string())
+    splits = pa.array([each.split for each in kept], pa.string())
+    columns = [pa.array(document_ids, pa.binary(16)), urls, splits, lists]
     return pa.RecordBatch.from_arrays(columns, schema=TOKENS)
 
 
@@ -214,7 +232,7 @@ def _append(
         files[split].write(ids[bounds[row] : bounds[row + 1]].tobytes())
         begins.append(starts[split])
         starts[split] += int(lengths[row])
-    columns = [batch.column("document_id"), batch.column("split"), pa.array(begins, pa.int64())]
+    columns = [*map(batch.column, ("document_id", "url", "split")), pa.array(begins, pa.int64())]
     return pa.RecordBatch.from_arrays([*columns, pa.array(lengths)], schema=INDEX)
 
 

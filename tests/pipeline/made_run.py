@@ -166,7 +166,8 @@ def _curated(crawl: dict[str, Rows], chance: random.Random) -> dict[str, Rows]:
         )
         if not short:
             rows["tokens"].append(
-                {"document_id": identifier, "split": "train", "start": start, "length": words + 1}
+                {"document_id": identifier, "url": url, "split": "train"}
+                | {"start": start, "length": words + 1}
             )
             start += words + 1
     _twins(rows, chance)

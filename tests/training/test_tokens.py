@@ -1,6 +1,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +26,19 @@ def documents(texts: dict[bytes, str | None]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, ["document_id", "text", "outcome"])
 
 
+def url(document_id: bytes) -> str:
+    return f"http://{document_id[0]}.test/{document_id.hex()}"
+
+
 def corpus(rows: Sequence[tuple[bytes, str, str | None]]) -> pa.RecordBatch:
     ids, verdicts, splits = zip(*sorted(rows), strict=True)
-    arrays = [pa.array(ids, pa.binary(16)), pa.array(verdicts), pa.array(splits, pa.string())]
-    return pa.RecordBatch.from_arrays(arrays, ["document_id", "verdict", "split"])
+    arrays = [pa.array(ids, pa.binary(16)), pa.array([url(each) for each in ids])]
+    arrays += [pa.array(verdicts), pa.array(splits, pa.string())]
+    return pa.RecordBatch.from_arrays(arrays, ["document_id", "url", "verdict", "split"])
+
+
+def _rows(batches: Iterator[pa.RecordBatch]) -> list[dict[str, Any]]:
+    return [row for batch in batches for row in batch.to_pylist()]
 
 
 def shard(count: int) -> tuple[pa.RecordBatch, pa.RecordBatch]:
@@ -50,6 +60,7 @@ def test_only_kept_documents_are_there_each_ended_once() -> None:
         if i % 3:
             row = found[name(i)]
             assert row["split"] == ("validation" if i % 5 == 0 else "train")
+            assert row["url"] == url(name(i))
             expected = tokenizer.encode(f"document {i}, " * (i % 7))
             assert row["tokens"] == [*expected, tokenizer.END_OF_TEXT]
 
@@ -106,6 +117,19 @@ def test_a_document_that_comes_twice_or_has_no_split_is_refused() -> None:
         list(tokens.encode([batch], [corpus([(name(1), "kept", None)])]))
 
 
+def test_only_a_dropped_document_may_be_without_url() -> None:
+    rows = corpus([(name(1), "kept", "train"), (name(2), "dropped", None)])
+    batch = documents({name(1): "a", name(2): "b"})
+    for lacking, told in ((name(1), True), (name(2), False)):
+        urls = [None if each == lacking else "u" for each in rows.column("document_id").to_pylist()]
+        less = rows.set_column(1, "url", pa.array(urls, pa.string()))
+        if told:
+            with pytest.raises(ValueError, match=f"{lacking.hex()} has no url"):
+                list(tokens.encode([batch], [less]))
+        else:
+            assert [each["url"] for each in _rows(tokens.encode([batch], [less]))] == ["u"]
+
+
 def test_the_index_finds_each_document(tmp_path: Path) -> None:
     rows = list(tokens.encode(*([each] for each in shard(60))))
     index = tokens.write(rows, tmp_path, "00007")
@@ -119,7 +143,8 @@ def test_the_index_finds_each_document(tmp_path: Path) -> None:
     for row, place in zip(pa.Table.from_batches(rows).to_pylist(), index.to_pylist(), strict=True):
         end = place["start"] + place["length"]
         assert streams[place["split"]][place["start"] : end] == row["tokens"]
-        assert (place["document_id"], place["split"]) == (row["document_id"], row["split"])
+        for column in ("document_id", "url", "split"):
+            assert place[column] == row[column]
     assert sum(index.column("length").to_pylist()) == sum(map(len, streams.values()))
     ends = sum(stream.count(tokenizer.END_OF_TEXT) for stream in streams.values())
     assert ends == index.num_rows
