@@ -3,7 +3,8 @@
 Sample g of a run (g = 0, 1, ...) is place g mod n of epoch g div n, and an epoch is a keyed
 permutation of the n windows: a Feistel network (Luby and Rackoff 1988) with cycle walking, so any
 place is found without a table. Rules: each window stands once in an epoch; which samples a step
-has does not depend on how many ranks share it; the only state is the number of the step.
+has does not depend on how many ranks share it; the only state is the number of the step, and of
+batches that were left out.
 """
 
 import hashlib
@@ -19,9 +20,18 @@ _ROUNDS = 6
 """Four make a permutation look random to any test of pairs; the halves here can be very small."""
 
 
-def step_windows(seed: int, step: int, batch: int, windows: int) -> NDArray[np.int64]:
-    """The `batch` window numbers of one step, in the order of samples."""
-    samples = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+def batch_number(step: int, skipped: Iterable[int]) -> int:
+    """Which batch the step with `step` steps before it reads: they follow each other, but for those
+    that are left out."""
+    number = step
+    for left_out in sorted(skipped):
+        number += left_out <= number
+    return number
+
+
+def step_windows(seed: int, number: int, batch: int, windows: int) -> NDArray[np.int64]:
+    """The window numbers of batch `number`, `batch` of them, in the order of samples."""
+    samples = np.arange(number * batch, (number + 1) * batch, dtype=np.int64)
     epochs, places = samples // windows, samples % windows
     found = np.empty_like(places)
     for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
@@ -30,18 +40,21 @@ def step_windows(seed: int, step: int, batch: int, windows: int) -> NDArray[np.i
     return found
 
 
-def rank_windows(
-    seed: int, step: int, batch: int, windows: int, rank: int, world: int
-) -> NDArray[np.int64]:
-    """The windows of one step that are `rank`'s: every `world`-th sample."""
-    return step_windows(seed, step, batch, windows)[rank::world]
+def passes(
+    numbers: NDArray[np.int64], rank: int, world: int, micro: int
+) -> list[NDArray[np.int64]]:
+    """`rank`'s share of windows, every `world`-th, in forward passes of at most `micro`. All ranks
+    have as many passes; where the windows do not suffice, the last ones are short or empty."""
+    share = numbers[rank::world]
+    most = -(-len(numbers) // world)
+    return [share[begin : begin + micro] for begin in range(0, most, micro)]
 
 
 def read(tokens: Tokens, numbers: Iterable[int], context: int) -> NDArray[np.int64]:
     """The ids of windows, one a row, `context` + 1 wide: inputs are all but the last column,
     targets all but the first."""
-    rows = [tokens.window(number, context) for number in numbers]
-    return np.stack(rows).astype(np.int64)
+    rows = [tokens.window(int(number), context) for number in numbers]
+    return np.array(rows, dtype=np.int64).reshape(len(rows), context + 1)
 
 
 def require_window(tokens: Tokens, context: int, where: str) -> int:

@@ -23,31 +23,50 @@ import msgspec
 from training import files
 from training.config import BadInput, TrainingConfig
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same settings and tokens give another course of training."""
 
 COMPLETE = "COMPLETE"
-WEIGHTS = "weights.pt"
-"""The weights alone, in fp32, by the model's names: all that `evaluate` and `generate` read."""
 
 _LOCK = "training.lock"
 _NAME = re.compile(r"step-(\d{6,})")
 _log = logging.getLogger(__name__)
 
 
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """A window and what the model made of it: who reads the weights back must find the same."""
+
+    ids: list[int]
+    """`context` + 1 token ids."""
+    loss: float
+    """Mean over the window, in nats."""
+
+
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """What COMPLETE says."""
 
     step: int
-    """Optimizer steps done; the only state of the data order."""
+    """Optimizer steps done."""
+    applied: int
+    """Those of them that moved the weights: Adam's count."""
+    samples: int
+    """Windows seen by them."""
+    skipped: list[int]
+    """Batches left out, by their numbers: with `step` all of the data order's state."""
     world: int
-    """Ranks that wrote it."""
+    """Ranks that wrote it; any number may read it."""
+    zero_stage: int
+    """ZeRO stage that wrote it; any may read it."""
     tokens: str
     """`tokens.Tokens.identity` of the training split."""
+    manifest: str
+    """Hash of the manifest of the tokens, where they have one."""
     settings: TrainingConfig
     """The resolved settings."""
+    probe: Probe
+    """How to know that what was read is what was written."""
     files: dict[str, str]
-    """sha256 of every file, by its path in the checkpoint."""
+    """sha256 of every file, by its name."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +78,13 @@ class Checkpoint:
 
 
 def fingerprint(config: TrainingConfig, tokens_fingerprint: str) -> str:
-    """What is trained on what, as 16 hexadecimal digits: same digits, same course of losses."""
-    content = {"version": VERSION, "tokens": tokens_fingerprint, "settings": config.trained()}
+    """What is trained on what, as 16 hexadecimal digits: same digits, same course of losses.
+
+    What a run was forked from counts by its content. BadInput where that is not there."""
+    trained = config.trained()
+    if config.fork:
+        trained["fork"] = files.sha256(forked(config.fork).folder / COMPLETE)
+    content = {"version": VERSION, "tokens": tokens_fingerprint, "settings": trained}
     encoded = msgspec.json.encode(content, order="deterministic")
     return hashlib.blake2b(encoded, digest_size=8).hexdigest()
 
@@ -68,6 +92,18 @@ def fingerprint(config: TrainingConfig, tokens_fingerprint: str) -> str:
 def run_folder(root: Path | str, config: TrainingConfig, tokens_fingerprint: str) -> Path:
     """Where the run of these settings on these tokens lives."""
     return Path(root) / fingerprint(config, tokens_fingerprint)
+
+
+def forked(fork: str) -> Checkpoint:
+    """The checkpoint that `training.fork` names; BadInput where none that is whole lies there."""
+    path = Path(fork)
+    try:
+        found = _open(path) if _NAME.fullmatch(path.name) else newest(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"training.fork: {path} is no whole checkpoint: {error}") from error
+    if found is None:
+        raise BadInput(f"training.fork: {path} holds no whole checkpoint (step-NNNNNN)")
+    return found
 
 
 @contextmanager
@@ -109,17 +145,12 @@ def begin(folder: Path, step: int) -> Path:
     return unfinished
 
 
-def seal(
-    unfinished: Path, *, step: int, world: int, tokens: str, settings: TrainingConfig
-) -> Checkpoint:
-    """Make a checkpoint of an unfinished folder in which every rank has written its files."""
-    marker = Marker(
-        step=step, world=world, tokens=tokens, settings=settings, files=_hashes(unfinished)
-    )
-    (unfinished / COMPLETE).write_bytes(msgspec.json.format(msgspec.json.encode(marker)) + b"\n")
-    for path in (*unfinished.rglob("*"), unfinished):
-        files.to_disk(path)
-    final = unfinished.with_name(f"step-{step:06d}")
+def seal(unfinished: Path, marker: Marker) -> Checkpoint:
+    """Make a checkpoint of an unfinished folder in which the files that `marker` names are on the
+    disk; no other file may be there."""
+    content = msgspec.json.format(msgspec.json.encode(marker)) + b"\n"
+    files.write(unfinished / COMPLETE, content)
+    final = unfinished.with_name(f"step-{marker.step:06d}")
     if final.exists():  # a damaged one, which whoever resumed only passed over
         _set_aside(final)
     unfinished.replace(final)
@@ -148,33 +179,39 @@ def resume(folder: Path) -> Checkpoint | None:
     return found
 
 
-def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, world: int, tokens: str) -> None:
-    """BadInput where `config`, `world` or `tokens` cannot go on from `found`."""
+def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, tokens: str) -> None:
+    """BadInput where `config` or `tokens` cannot go on from `found`."""
     marker, mine, its = found.marker, config.trained(), found.marker.settings.trained()
     for name in mine:
         if mine[name] != its[name]:
             raise BadInput(
-                f"training.{name}: is {mine[name]}, but {found.folder} was trained with {its[name]}"
+                f"training.{name}: is {mine[name]}, but {found.folder} was trained with "
+                f"{its[name]}; a new run may begin there: training.fork={found.folder}"
             )
     if marker.tokens != tokens:
         raise BadInput(f"{found.folder}: was trained on other tokens than these")
-    if marker.world != world:
+
+
+def refuse_fork(found: Checkpoint, config: TrainingConfig) -> None:
+    """BadInput where no run with `config` can begin at `found`."""
+    mine, its = config.sizes(), found.marker.settings.sizes()
+    if mine != its:
+        raise BadInput(f"training.model: is {mine}, but training.fork {found.folder} holds {its}")
+    if found.marker.step >= config.steps:
         raise BadInput(
-            f"training.ranks: is {world}, but {found.folder} was written by {marker.world} ranks"
-        )
-    if marker.settings.zero_stage != config.zero_stage:
-        raise BadInput(
-            f"training.zero_stage: is {config.zero_stage}, but {found.folder} was written at "
-            f"stage {marker.settings.zero_stage}"
+            f"training.steps: is {config.steps}, but training.fork {found.folder} has done "
+            f"{found.marker.step} already"
         )
 
 
-def prune(folder: Path, keep: int, step: int) -> None:
+def prune(folder: Path, keep: int, step: int, every: int = 0) -> None:
     """Delete all but the `keep` newest checkpoints up to the one just sealed, that of `step`, and
-    what crashes left; never while saving. Later ones are not of this course, and do not count."""
+    those whose step `every` divides; and what crashes left. Never while saving. Later ones are not
+    of this course, and do not count."""
     for path in [path for path in _found(folder) if _step(path) <= step][:-keep]:
-        # Renamed first: half a deletion must not look like a damaged checkpoint.
-        path.rename(path.with_name(f"unfinished-{path.name}"))
+        if not (every and _step(path) % every == 0):
+            # Renamed first: half a deletion must not look like a damaged checkpoint.
+            path.rename(path.with_name(f"unfinished-{path.name}"))
     for path in folder.glob("unfinished-step-*"):
         shutil.rmtree(path)
 
@@ -222,13 +259,5 @@ def _open(path: Path) -> Checkpoint:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMPLETE)
+    return {path.relative_to(folder).as_posix(): files.sha256(path) for path in found}

@@ -185,6 +185,10 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Fuse each block with torch.compile: faster on a GPU after a minute or two of compiling; needs
     a C++ compiler. Not at ZeRO stage 3, whose hooks would cut every graph."""
 
+    deterministic: bool = False
+    """Only kernels that give the same bits each time, so that a repeated run on the same GPUs is
+    equal to the last bit; a few percent slower. On a CPU it is so anyway."""
+
     recompute: bool = False
     """Keep only what enters each block and compute the rest again in the backward pass (activation
     checkpointing): a third more work, a fraction of the memory."""

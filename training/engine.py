@@ -1,24 +1,27 @@
 """What the loop needs from a trainer (Engine), and the plainest one: torch on one device.
 
-The micro-batches of a step are of one size, so the step's loss is the mean of theirs and its
-gradient the mean of theirs, whichever engine and however many ranks.
+A step's loss and gradient are sums over its tokens, divided by their number, whichever engine,
+however many ranks, and however unevenly the tokens lie on them.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from training.config import TrainingConfig
-from training.model import GPT2
+from training.cross_entropy import IGNORED
+from training.model import GPT2, load_weights, own_weights, trimmed
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs and targets: two tables of ids, a window a row, the second one token further on."""
+"""Inputs and targets: two tables of ids, a window a row, the second one token further on. All of a
+run are of one shape; targets that only fill it up are IGNORED."""
 
-_STATE = "optimizer.pt"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each weight, by torch's names; the third, its count of steps, is our own."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Step:
     """Mean over all tokens of all ranks, before the step, in nats."""
     grad_norm: float
     """Of the whole gradient, before clipping."""
+    applied: bool = True
+    """Whether the weights moved; they do not where the gradient is not finite."""
 
 
 class Engine(Protocol):
@@ -37,20 +42,22 @@ class Engine(Protocol):
     rank: int
     world: int
 
-    def step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
-        """One optimizer step on this rank's micro-batches."""
+    def step(self, batches: Sequence[Batch], tokens: int, learning_rate: float) -> Step:
+        """One optimizer step on this rank's share of a batch of `tokens` tokens."""
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
-        """Mean loss of batches of one size, the same on every rank, without learning."""
+        """Mean loss over the tokens of all ranks' batches, without learning."""
 
-    def save(self, folder: Path) -> None:
-        """Write into `folder` what `load` needs, each rank its files."""
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """All that a checkpoint needs: `weights/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` for each
+        weight, whole, in fp32, without padding, in the same order on every rank. A tensor is good
+        until the next one is asked for."""
 
-    def load(self, folder: Path) -> None:
-        """Take up the state that `save` left, as if never interrupted."""
+    def load(self, read: Callable[[str], Tensor], applied: int) -> None:
+        """Take up what `state` gave, of any engine, after `applied` optimizer steps."""
 
-    def weights(self) -> dict[str, Tensor]:
-        """The model's weights in fp32 on the CPU (complete on rank 0), the tied one once."""
+    def any(self, here: bool) -> bool:
+        """Whether it is so on any rank."""
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -64,46 +71,65 @@ class PlainEngine:
 
     def __init__(self, config: TrainingConfig, model: GPT2, device: torch.device) -> None:
         self._config, self._device = config, device
-        self._model = model.to(device)
+        self._model = prepared(config, model.to(device))
         self._optimizer = adamw(config, self._model)
+        remember(self._optimizer, self._model.parameters(), 0)
 
-    def step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
+    def step(self, batches: Sequence[Batch], tokens: int, learning_rate: float) -> Step:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.zero_grad(set_to_none=True)
         losses = []
-        for batch in micro_batches:
+        for batch in batches:
             loss = self._loss(batch)
-            (loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
+            (loss / tokens).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        most = self._config.clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), most)
-        self._optimizer.step()
-        return Step(loss=float(torch.stack(losses).mean()), grad_norm=float(norm))
+        norm = float(clipped(self._model.parameters(), self._config.clip))
+        if applied := math.isfinite(norm):
+            self._optimizer.step()
+        return Step(float(summed(losses)) / tokens, norm, applied)
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
         with torch.no_grad():
-            return float(torch.stack([self._loss(batch) for batch in batches]).mean())
+            loss = summed([self._loss(batch) for batch in batches])
+        return float(loss) / counted(batches)
 
-    def save(self, folder: Path) -> None:
-        torch.save(self._optimizer.state_dict(), folder / _STATE)
-        torch.save(self.weights(), folder / "model.pt")
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        for name, weight in own_weights(self._model).items():
+            yield f"weights/{name}", weight
+        for name, weight in self._model.named_parameters():
+            for moment in MOMENTS:
+                kept = self._optimizer.state[weight][moment]
+                yield f"{moment}/{name}", trimmed(name, kept, self._model.sizes)
 
-    def load(self, folder: Path) -> None:
-        load_weights(self._model, torch.load(folder / "model.pt", weights_only=True))
-        self._optimizer.load_state_dict(torch.load(folder / _STATE, weights_only=True))
+    def load(self, read: Callable[[str], Tensor], applied: int) -> None:
+        names = [name for name, _ in self._model.named_parameters()]
+        load_weights(self._model, {name: read(f"weights/{name}") for name in names})
+        remember(self._optimizer, self._model.parameters(), applied)
+        for name, weight in self._model.named_parameters():
+            for moment in MOMENTS:
+                kept = self._optimizer.state[weight][moment]
+                trimmed(name, kept, self._model.sizes).copy_(read(f"{moment}/{name}"))
 
-    def weights(self) -> dict[str, Tensor]:
-        return own_weights(self._model)
+    def any(self, here: bool) -> bool:
+        return here
 
     def barrier(self) -> None:
         return None
 
     def _loss(self, batch: Batch) -> Tensor:
-        inputs, targets = (ids.to(self._device) for ids in batch)
+        inputs, targets = (ids.to(self._device, non_blocking=True) for ids in batch)
         with autocast(self._config, self._device):
             loss: Tensor = self._model(inputs, targets)
         return loss
+
+
+def prepared(config: TrainingConfig, model: GPT2) -> GPT2:
+    """The model, made to compute as the settings say."""
+    model.recompute = config.recompute
+    if config.compile:
+        model.fuse()
+    return model
 
 
 def adamw(config: TrainingConfig, model: GPT2) -> torch.optim.AdamW:
@@ -114,8 +140,26 @@ def adamw(config: TrainingConfig, model: GPT2) -> torch.optim.AdamW:
         {"params": [w for w in weights if w.dim() < 2], "weight_decay": 0.0},
     ]
     betas = config.beta1, config.beta2
-    fused = weights[0].is_cuda or None
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+
+
+def remember(optimizer: torch.optim.Optimizer, tensors: Iterable[Tensor], applied: int) -> None:
+    """Give AdamW its state of `tensors` as it is after `applied` steps, with moments of zero. Made
+    before the first step, for there must be a place to put what a checkpoint holds."""
+    for tensor in tensors:
+        optimizer.state[tensor] = {
+            "step": torch.tensor(float(applied), dtype=torch.float32, device=tensor.device),
+            **{moment: torch.zeros_like(tensor) for moment in MOMENTS},
+        }
+
+
+def clipped(weights: Iterable[Tensor], most: float) -> Tensor:
+    """The norm of the gradient, which is then no longer than `most` (0: as long as it is)."""
+    learnt = list(weights)
+    norm = nn.utils.get_total_norm([w.grad for w in learnt if w.grad is not None])
+    if most:
+        nn.utils.clip_grads_with_norm_(learnt, most, norm)
+    return norm
 
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
@@ -124,11 +168,11 @@ def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
-def own_weights(model: GPT2) -> dict[str, Tensor]:
-    """A model's weights on the CPU by name, without the head's, which is the embedding."""
-    return {name: weight.detach().cpu().clone() for name, weight in model.named_parameters()}
+def summed(losses: Sequence[Tensor]) -> Tensor:
+    """In doubles, so that the order of ranks and passes does not show."""
+    return torch.stack(list(losses)).double().sum()
 
 
-def load_weights(model: GPT2, weights: dict[str, Tensor]) -> None:
-    """Put `weights` into a model; RuntimeError where a name or a shape differs."""
-    model.load_state_dict(weights | {"lm_head.weight": weights["wte.weight"]})
+def counted(batches: Sequence[Batch]) -> int:
+    """Tokens that are not filling."""
+    return sum(int((targets != IGNORED).sum()) for _, targets in batches)

@@ -1,6 +1,6 @@
 """Held-out loss and perplexity of a run's newest whole checkpoint, in plain torch, in fp32.
 
-Needs no DeepSpeed: it reads the checkpoint's weights file alone.
+Needs no DeepSpeed: it reads the checkpoint's weights alone.
 """
 
 import math
@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import batches, checkpoint, tokens
+from training import batches, checkpoint, parts, tokens
 from training.config import BadInput, TrainingConfig
-from training.engine import load_weights
-from training.model import GPT2, build
+from training.model import GPT2, empty, load_weights
 
 _TOKENS_AT_ONCE = 4096
 
@@ -60,9 +59,8 @@ def open_model(folder: str, config: TrainingConfig) -> tuple[GPT2, int]:
         raise BadInput(f"{folder}: no whole checkpoint there; train first")
     if found.marker.settings.sizes() != config.sizes():
         raise BadInput(f"training.model: {found.folder} holds a model of other sizes")
-    weights = torch.load(found.folder / checkpoint.WEIGHTS, weights_only=True)
-    model = build(config.sizes(), config.seed)
-    load_weights(model, weights)
+    model = empty(config.sizes())
+    load_weights(model, parts.weights(found.folder))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), found.marker.step
 
@@ -70,4 +68,4 @@ def open_model(folder: str, config: TrainingConfig) -> tuple[GPT2, int]:
 def _summed_loss(model: GPT2, ids: NDArray[np.int64]) -> float:
     table = torch.from_numpy(ids).to(model.wte.weight.device)
     with torch.no_grad():
-        return float(model(table[:, :-1], table[:, 1:])) * table[:, 1:].numel()
+        return float(model(table[:, :-1], table[:, 1:]))

@@ -1,6 +1,7 @@
 """Files that outlive a crash: on the disk before anything is built on them."""
 
 import errno
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -32,3 +33,9 @@ def to_disk(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

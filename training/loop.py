@@ -1,33 +1,34 @@
-"""The training loop: where are we, batch, loss, step; now and then look, save; write a line.
+"""The training loop: which batch, its loss, a step; now and then look, save; write a line.
 
-Knows nothing of DeepSpeed or of ranks beyond its own number. What a run has done is one integer,
-the count of its steps: batch and learning rate follow from it.
+Knows nothing of DeepSpeed or of ranks beyond its own number. Batch and learning rate of a step
+follow from its number alone.
 """
 
-import errno
 import logging
 import math
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from training import batches, checkpoint, metrics
-from training.config import BadInput, TrainingConfig
-from training.engine import Batch, Engine, Step
+from training import batches, flops, loader, metrics, parts, spikes, watchdog
+from training.board import Board
+from training.course import Course, newest, save, take_up, write_skipped
+from training.engine import Batch, Step
+from training.guard import Spikes
+from training.run import Run
+from training.saver import Saver
 from training.schedule import learning_rate
-from training.tokens import Tokens
 
-Progress = Callable[[int, float, float], None]
-"""Told of each step: its number (from 1), its loss, tokens per second."""
+Line = dict[str, Any]
+Progress = Callable[[Line], None]
+"""Told of each step: its line of metrics.jsonl."""
 
-_ENGINE = "engine"
-_FULL_BYTES = 1 << 20
-"""A disk that has less left could not take what torch wrote."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,157 +36,225 @@ class Diverged(RuntimeError):
     """The loss or the gradient is no longer a number; nothing after it was saved."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run, as this rank sees it."""
+class OutOfMemory(RuntimeError):
+    """A pass of `micro` windows does not fit into the memory of a rank's device."""
 
-    config: TrainingConfig
-    engine: Engine
-    train: Tokens
-    validation: Tokens
-    folder: Path
-    clock: Callable[[], float] = time.perf_counter
-    """Seconds from anywhere; only tokens_per_s and seconds in the metrics depend on it."""
+    def __init__(self, micro: int, rank: int) -> None:
+        super().__init__(f"{micro} windows at once do not fit into the memory of rank {rank}")
+        self.micro = micro
 
 
-def train(run: Run, resume: checkpoint.Checkpoint | None, progress: Progress | None = None) -> None:
-    """Train from `resume` (or the first weights) to the last step; every rank calls it.
+@dataclass
+class _Tools:
+    """What a rank holds open while it trains."""
 
-    BadInput where settings, tokens and checkpoint do not fit; Diverged where the loss is lost.
+    ahead: loader.Ahead
+    saver: Saver
+    buffers: parts.Buffers
+    alive: Callable[[], None]
+    lines: metrics.Writer | None
+    board: Board | None
+    guard: Spikes
+    in_a_row: int = 0
+    """Steps not applied, one after the other, up to now."""
+    stalled_s: float = 0.0
+    """Seconds that saving took since the last step."""
+
+
+def train(run: Run, progress: Progress | None = None) -> bool:
+    """Train from where the run stands to its last step; every rank calls it. False where it was
+    asked to leave before: then a checkpoint of just that step is there.
+
+    BadInput where settings, tokens and checkpoint do not fit; Diverged where the loss is lost;
+    OutOfMemory where `run.micro` windows are too many; OSError where a disk fails.
     """
-    config, engine = run.config, run.engine
     check(run)
-    done = 0
-    if resume is not None:
-        checkpoint.refuse_foreign(resume, config, world=engine.world, tokens=run.train.identity)
-        engine.load(resume.folder / _ENGINE)
-        done = resume.marker.step
-        _log.info("going on after step %d of %d", done, config.steps)
-    with metrics.Writer(run.folder, done) if engine.rank == 0 else nullcontext() as lines:
-        for step in range(done, config.last_step()):
-            began = run.clock()
-            rate = learning_rate(step, config)
-            found = engine.step(micro_batches(run, step), rate)
-            _require_number(found, step + 1, run.folder)
-            seconds = run.clock() - began
-            line = _line(config, step + 1, found, rate, seconds)
-            if _due(step + 1, config.evaluate_every) and run.validation.windows(_context(run)):
-                line["validation_loss"] = engine.evaluate(validation_batches(run))
-            if lines is not None:
-                lines.write(line)
-            if _due(step + 1, config.checkpoint_every) or step + 1 == config.last_step():
-                if lines is not None:
-                    lines.sync()
-                save(run, step + 1)
-            if lines is not None and progress is not None:
-                progress(step + 1, found.loss, line["tokens_per_s"])
+    course, left = take_up(run, newest(run)), False
+    while course.step < run.config.last_step() and not left:
+        # Opened anew where a spike was rolled back: all of them know how far the run is.
+        with _tools(run, course) as tools:
+            course, left = _go_on(run, course, tools, progress)
+            tools.saver.wait()
+            run.engine.barrier()  # nobody leaves before the last checkpoint is sealed
+    return not left
 
 
 def check(run: Run) -> None:
-    """BadInput where this run cannot begin, before any time is spent on it."""
-    run.config.micro_windows(run.engine.world)
-    windows = batches.require_window(run.train, _context(run), "training tokens")
+    """BadInput where this run cannot begin, before any time is spent on it; what is strange about
+    it goes to the log."""
+    windows = batches.require_window(run.train, run.context, "training tokens")
+    if run.engine.rank:
+        return
     epochs = run.config.steps * run.config.batch_windows() / windows
-    if epochs > 1 and run.engine.rank == 0:
+    if epochs > 1:
         _log.warning("training.steps reads the %d tokens %.1f times", len(run.train), epochs)
-    if not run.validation.windows(_context(run)) and run.engine.rank == 0:
+    if not run.validation.windows(run.context):
         _log.warning("no validation loss: %d tokens are less than a window", len(run.validation))
 
 
-def micro_batches(run: Run, step: int) -> list[Batch]:
-    """This rank's share of a step, cut into forward passes."""
-    config, engine = run.config, run.engine
-    windows = run.train.windows(_context(run))
-    numbers = batches.rank_windows(
-        config.seed, step, config.batch_windows(), windows, engine.rank, engine.world
+def share(run: Run, number: int) -> list[Batch]:
+    """This rank's part of batch `number`, in forward passes."""
+    numbers = batches.step_windows(
+        run.config.seed, number, run.config.batch_windows(), run.train.windows(run.context)
     )
-    return _batches(run, run.train, numbers.tolist())
+    mine = batches.passes(numbers, run.engine.rank, run.engine.world, run.micro)
+    return loader.tables(run.train, mine, run.config.sizes(), run.micro)
 
 
-def validation_batches(run: Run) -> list[Batch]:
-    """The first windows of the validation split, the same at every look and on every rank."""
-    windows = min(run.config.evaluate_windows, run.validation.windows(_context(run)))
-    micro = run.config.micro_windows(run.engine.world)
-    # Batches of one size, so that the mean of their losses is the mean over tokens.
-    whole = windows - windows % min(micro, windows)
-    return _batches(run, run.validation, list(range(whole)))
+def validation_share(run: Run) -> list[Batch]:
+    """This rank's part of the first windows of the validation split, the same at every look."""
+    windows = min(run.config.evaluate_windows, run.validation.windows(run.context))
+    numbers = np.arange(windows, dtype=np.int64)
+    mine = batches.passes(numbers, run.engine.rank, run.engine.world, run.micro)
+    return loader.tables(run.validation, mine, run.config.sizes(), run.micro)
 
 
-def save(run: Run, step: int) -> None:
-    """Write a checkpoint: every rank its files, then rank 0 seals it."""
-    config, engine = run.config, run.engine
-    unfinished = checkpoint.unfinished_folder(run.folder, step)
-    if engine.rank == 0:
-        checkpoint.begin(run.folder, step)
-        (unfinished / _ENGINE).mkdir()
-    engine.barrier()
-    weights = engine.weights()
-    with _disk(unfinished):
-        engine.save(unfinished / _ENGINE)
-        if engine.rank == 0:
-            torch.save(weights, unfinished / checkpoint.WEIGHTS)
-    engine.barrier()
-    if engine.rank == 0:
-        checkpoint.seal(
-            unfinished, step=step, world=engine.world, tokens=run.train.identity, settings=config
-        )
-        checkpoint.prune(run.folder, config.keep_checkpoints, step)
-    engine.barrier()
+def _go_on(
+    run: Run, course: Course, tools: _Tools, progress: Progress | None
+) -> tuple[Course, bool]:
+    """Steps up to the last, a request to leave, or a rollback; how far it is, and whether to
+    leave."""
+    last = run.config.last_step()
+    while course.step < last:
+        number = batches.batch_number(course.step, course.skipped)
+        line = _step(run, course, tools)
+        found = tools.guard.look(line)
+        if tools.lines is not None:
+            tools.lines.write(line)
+            if tools.board is not None:
+                tools.board.write(line)
+            if progress is not None:
+                progress(line)
+        if found and run.engine.rank == 0:
+            spikes.tell(run, number, line, found)
+        if found and run.config.guard.rollback and (before := _rolled_back(run, tools, number)):
+            return before, False
+        left = run.engine.any(run.asked())
+        if left or course.step == last or _due(course.step, run.config.checkpoint_every):
+            _save(run, course, tools)
+        if left:
+            return course, course.step < last
+    return course, False
+
+
+def _step(run: Run, course: Course, tools: _Tools) -> Line:
+    """One step, and its line."""
+    config, began = run.config, run.clock()
+    rate = learning_rate(course.step, config)
+    number, then = (batches.batch_number(course.step + n, course.skipped) for n in (0, 1))
+    mine = tools.ahead.take(number, then)
+    waited = run.clock() - began
+    with _memory(run):
+        found = run.engine.step(mine, config.batch_tokens, rate)
+    course.step += 1
+    course.applied += found.applied
+    tools.in_a_row = 0 if found.applied else tools.in_a_row + 1
+    _require_number(run, course, found, tools.in_a_row)
+    line = _line(run, course, found, rate, run.clock() - began)
+    line |= {"data_wait_s": waited, "checkpoint_stall_s": tools.stalled_s}
+    tools.stalled_s = 0.0
+    if _due(course.step, config.evaluate_every) and run.validation.windows(run.context):
+        with _memory(run):
+            line["validation_loss"] = run.engine.evaluate(validation_share(run))
+    tools.saver.check()
+    tools.alive()
+    return line
+
+
+def _rolled_back(run: Run, tools: _Tools, number: int) -> Course | None:
+    """The course of the newest checkpoint, but without batch `number`; None where there is no
+    checkpoint yet."""
+    tools.saver.wait()
+    run.engine.barrier()  # it may be rank 0's only now
+    found = newest(run)
+    if found is None:
+        if run.engine.rank == 0:
+            _log.warning("there is no checkpoint yet to go back to: going on")
+        return None
+    before = take_up(run, found)
+    before.skipped.add(number)
+    if run.engine.rank == 0:
+        write_skipped(run.folder, before.skipped)
+    return before
+
+
+def _save(run: Run, course: Course, tools: _Tools) -> None:
+    began = run.clock()
+    if tools.lines is not None:
+        tools.lines.sync()  # a checkpoint must not know of steps that they do not
+    with _memory(run):
+        save(run, course, tools.saver, tools.buffers)
+    tools.stalled_s += run.clock() - began
+    tools.alive()
 
 
 @contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    """torch tells a full disk as a RuntimeError of many lines; as an OSError of one it is known."""
-    try:
-        yield
-    except RuntimeError as error:
-        first = str(error).partition("\n")[0]
-        # Another rank to whom the disk was full has deleted it; nobody else does meanwhile.
-        full = not folder.exists() or shutil.disk_usage(folder.parent).free < _FULL_BYTES
-        code = errno.ENOSPC if full else errno.EIO
-        raise OSError(code, f"could not be written: {first}", str(folder)) from error
+def _tools(run: Run, course: Course) -> Iterator[_Tools]:
+    engine, config = run.engine, run.config
+    run.folder.mkdir(parents=True, exist_ok=True)
+    before = [line for line in metrics.read(run.folder) if line["step"] <= course.step]
+    engine.barrier()  # rank 0 writes the lines anew, when all have read them
+    with ExitStack() as stack:
+        hold, first = stack.enter_context, engine.rank == 0
+        yield _Tools(
+            ahead=hold(loader.Ahead(lambda number: share(run, number))),
+            saver=hold(Saver(engine.rank, engine.world)),
+            buffers=parts.Buffers(engine.rank, engine.world),
+            lines=hold(metrics.Writer(run.folder, course.step)) if first else None,
+            board=hold(Board(run.folder, course.step)) if first and config.tensorboard else None,
+            guard=Spikes(config.guard, before),
+            alive=hold(watchdog.watched(run.folder, engine.rank, config.guard.hang_s)),
+        )
 
 
-def _batches(run: Run, tokens: Tokens, numbers: Sequence[int]) -> list[Batch]:
-    micro, vocabulary = run.config.micro_windows(run.engine.world), run.config.sizes().vocabulary
-    parts = []
-    for start in range(0, len(numbers), micro):
-        ids = batches.read(tokens, numbers[start : start + micro], _context(run))
-        if ids.max() >= vocabulary:
-            raise BadInput(
-                f"training.model.vocabulary: is {vocabulary}, but the tokens hold id {ids.max()}"
-            )
-        table = torch.from_numpy(ids)
-        parts.append((table[:, :-1].contiguous(), table[:, 1:].contiguous()))
-    return parts
-
-
-def _line(
-    config: TrainingConfig, step: int, found: Step, rate: float, seconds: float
-) -> dict[str, float]:
+def _line(run: Run, course: Course, found: Step, rate: float, seconds: float) -> Line:
+    config = run.config
+    per_second = config.batch_tokens / seconds if seconds > 0 else 0.0
+    work = per_second * flops.per_token(config.sizes())
     return {
-        "step": step,
+        "step": course.step,
         "loss": found.loss,
         "lr": rate,
-        "grad_norm": found.grad_norm,
-        "tokens": step * config.batch_tokens,
-        "tokens_per_s": config.batch_tokens / seconds if seconds > 0 else 0.0,
+        "grad_norm": found.grad_norm if found.applied else None,
+        "tokens": course.step * config.batch_tokens,
+        "tokens_per_s": per_second,
         "seconds": seconds,
+        "mfu": work / run.peak if run.peak else None,
+        "memory_bytes": _memory_bytes(),
+        "applied": found.applied,
+        "steps_not_applied": course.step - course.applied,
     }
 
 
-def _require_number(found: Step, step: int, folder: Path) -> None:
-    if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
-        raise Diverged(
-            f"step {step}: loss {found.loss}, gradient norm {found.grad_norm}. Lower "
-            f"training.learning_rate or raise training.warmup_steps; {folder} keeps the last "
-            "checkpoint before it"
-        )
+def _require_number(run: Run, course: Course, found: Step, in_a_row: int) -> None:
+    if math.isfinite(found.loss) and in_a_row <= run.config.guard.skips:
+        return
+    raise Diverged(
+        f"step {course.step}: loss {found.loss}, gradient norm {found.grad_norm}, {in_a_row} steps "
+        "in a row without a finite gradient. Lower training.learning_rate or raise "
+        f"training.warmup_steps; {run.folder} keeps the last checkpoint before it"
+    )
+
+
+@contextmanager
+def _memory(run: Run) -> Iterator[None]:
+    """Tell what torch says when the memory is full, which on a CPU is an error like any other."""
+    try:
+        yield
+    except RuntimeError as error:
+        full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not full:
+            raise
+        raise OutOfMemory(run.micro, run.engine.rank) from error
+
+
+def _memory_bytes() -> int:
+    """The most that this process has held: on its GPU where it has one, else of the host's."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _context(run: Run) -> int:
-    return run.config.sizes().context

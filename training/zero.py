@@ -1,38 +1,17 @@
-"""The same loop on DeepSpeed ZeRO: the one file that imports DeepSpeed.
+"""The engine on DeepSpeed ZeRO: the one file that imports DeepSpeed.
 
-`train` is called on every rank, with RANK, LOCAL_RANK and WORLD_SIZE in the environment or a
-process group that someone (Ray Train) has already made. DeepSpeed's own settings are derived from
-ours and recorded in the run folder as deepspeed.json; nobody edits them. Without Ray:
-
-    python -m torch.distributed.run --standalone --nproc-per-node 2 -m training.zero SETTINGS.json
-
-where SETTINGS.json holds {"training": {...}, "tokens": "<folder>", "folder": "<run folder>"}.
+DeepSpeed's own settings are derived from ours and recorded; nobody edits them. What it leaves open
+is done here: weighting by tokens, the gradient's norm and its check at stage 0, when a step ends,
+and a state of the optimizer that is of no stage's shape.
 """
 
-import atexit
-import contextlib
-import ctypes
-import errno
 import logging
+import math
 import os
-import signal
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-if __name__ == "__main__" and sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-    # The system kills this rank when torch's launcher is gone, however it went: ranks have a
-    # session of their own, so nothing else would. Before torch is imported, which takes seconds.
-    _launcher = os.getppid()
-    if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0):  # PR_SET_PDEATHSIG
-        raise OSError(ctypes.get_errno(), "prctl: this rank would outlive its launcher")
-    if os.getppid() != _launcher:
-        raise SystemExit("the launcher of this rank ended while it started")
-
-import msgspec
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -42,268 +21,220 @@ if not torch.cuda.is_available():
 
 import deepspeed
 from deepspeed.ops import __compatible_ops__ as _compatible_ops
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
 
-from training import batches, checkpoint, files, loop, refusal, tokens
-from training.config import BadInput, TrainingConfig
-from training.engine import Batch, Step, adamw, own_weights
-from training.model import GPT2, build
+from training.config import TrainingConfig
+from training.engine import (
+    MOMENTS,
+    Batch,
+    Step,
+    adamw,
+    clipped,
+    counted,
+    prepared,
+    remember,
+    summed,
+)
+from training.model import GPT2, load_weights, trimmed
 
-_TAG = "state"
 _BUCKET = 50_000_000
 """Numbers sent at once: small enough that a 124 M model's gradient is sent while the rest is still
 computed, which DeepSpeed's default of 500 million never does."""
 
-_log = logging.getLogger(__name__)
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # DeepSpeed's calls of collectives that torch is renaming, one warning each call.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed.c10d_logger")
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What SETTINGS.json holds."""
-
-    training: TrainingConfig
-    """The resolved settings."""
-    tokens: str
-    """Folder of the token files."""
-    folder: str
-    """The run's folder: `checkpoint.run_folder` of the two above."""
-
-
-def train(
-    config: TrainingConfig, tokens: str, folder: str, progress: loop.Progress | None = None
-) -> None:
-    """Train on the token files in `tokens`, go on where the run in `folder` stopped.
-
-    Every rank calls it. BadInput where settings, tokens, ranks and checkpoint do not fit together,
-    or where another training holds `folder`; `loop.Diverged` where the loss is no longer a number.
-    """
-    _join_ranks()
-    with _held(Path(folder)):
-        run = _open(config, tokens, Path(folder))
-        if run.engine.rank == 0:
-            _record(run.folder, config, run.engine.world)
-        loop.train(run, _agreed(run), progress)
-
-
-def run(job: Job, progress: loop.Progress | None = None) -> None:
-    """`train`, where what would fail again however often it is started anew is written down.
-
-    Nothing is done where that has been written: of a gang that is restarted no rank waits for
-    another that was refused.
-    """
-    folder = Path(job.folder)
-    if refusal.read(folder):
-        return
-    try:
-        train(job.training, job.tokens, job.folder, progress)
-    except (BadInput, loop.Diverged) as error:
-        found = refusal.Refusal(says=str(error), input=isinstance(error, BadInput))
-        refusal.write(folder, found)
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _say_full(folder)
-        raise
-
-
-def _say_full(folder: Path) -> None:
-    """Write down that the disk is full; what is unfinished there goes, to make room for the word.
-    Another rank may do the same."""
-    says = f"{folder}: the disk is full; free some space, then run the same command again"
-    with contextlib.suppress(OSError):
-        checkpoint.give_up(folder)
-    with contextlib.suppress(OSError):  # then how the ranks ended must tell it
-        refusal.write(folder, refusal.Refusal(says=says, input=False))
-
-
-def deepspeed_settings(config: TrainingConfig, world: int) -> dict[str, Any]:
-    """DeepSpeed's configuration, derived. Sizes are given, so it never guesses an accumulation."""
-    micro = config.micro_windows(world)
-    settings: dict[str, Any] = {
-        "train_batch_size": config.batch_windows(),
+def settings(config: TrainingConfig, world: int, micro: int) -> dict[str, Any]:
+    """DeepSpeed's configuration, derived. Its batch is the filled-up one, in whole passes."""
+    passes = -(-config.rank_windows(world) // micro)
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "reduce_bucket_size": _BUCKET,
+        "allgather_bucket_size": _BUCKET,
+    }
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    found: dict[str, Any] = {
+        "train_batch_size": micro * passes * world,
         "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": config.rank_windows(world) // micro,
-        "gradient_clipping": config.clip,
+        "gradient_accumulation_steps": passes,
+        # At stage 0 we clip ourselves: DeepSpeed would, without telling the norm.
+        "gradient_clipping": config.clip if config.zero_stage else 0.0,
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "reduce_bucket_size": _BUCKET,
-            "allgather_bucket_size": _BUCKET,
-        },
+        "zero_optimization": zero,
+        # Else offloading wants DeepSpeed's own Adam, which is compiled on the user's machine.
+        "zero_force_ds_cpu_optimizer": False,
     }
     if config.precision == "bf16":
         # Not DeepSpeed's "bf16": that rounds the weights too, and at stage 0 steps once on zeros.
-        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-    return settings
+        # No module is called safe: their gradients would be sent, and added up, in bf16.
+        found["torch_autocast"] = {
+            "enabled": True,
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],
+        }
+    return found
+
+
+def join(device: torch.device) -> None:
+    """Make DeepSpeed use the process group that is there."""
+    # Else every start compiles an extension with g++ and ninja, 45 s the first time.
+    _compatible_ops["deepspeed_shm_comm"] = False
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
 
 
 class ZeroEngine:
-    """Engine on DeepSpeed ZeRO; a process group must be there."""
+    """Engine on DeepSpeed ZeRO; the process group must be `join`ed."""
 
-    def __init__(self, config: TrainingConfig, model: GPT2) -> None:
+    def __init__(
+        self, config: TrainingConfig, model: GPT2, device: torch.device, micro: int
+    ) -> None:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self._config, self._device = config, _device()
-        model = model.to(self._device)
+        self._config, self._device, self._stage = config, device, config.zero_stage
+        self._model = prepared(config, model.to(device))
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model,
+            model=self._model,
             # DeepSpeed's own Adams are compiled on the user's machine; torch's needs no compiler.
-            optimizer=adamw(config, model),
-            config=deepspeed_settings(config, self.world),
+            optimizer=adamw(config, self._model),
+            config=settings(config, self.world, micro),
         )
+        self._remember(0)
 
-    def step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
+    def step(self, batches: Sequence[Batch], tokens: int, learning_rate: float) -> Step:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         losses = []
-        for number, batch in enumerate(micro_batches, 1):
+        for left, batch in zip(range(len(batches))[::-1], batches, strict=True):
+            self._engine.set_gradient_accumulation_boundary(left == 0)
             loss = self._loss(batch)
-            self._engine.backward(loss)
+            # DeepSpeed takes the mean of the ranks' gradients; the sum is what we want.
+            self._engine.backward(loss * (self.world / tokens), scale_wrt_gas=False)
             losses.append(loss.detach())
-            if number == len(micro_batches):
-                norm = self._stage_0_norm()
-            self._engine.step()
-        if norm is None:
-            norm = float(self._engine.get_global_grad_norm())
-        if not self._engine.was_step_applied():
-            norm = float("nan")  # ZeRO skips such a step without a word
-        return Step(loss=self._mean(torch.stack(losses).mean()), grad_norm=norm)
+        norm = self._update()
+        return Step(self._sum(summed(losses)) / tokens, norm, math.isfinite(norm))
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
         self._engine.eval()
         with torch.no_grad():
             losses = [self._loss(batch) for batch in batches]
         self._engine.train()
-        return float(torch.stack(losses).mean())
+        number = torch.tensor(float(counted(batches)), dtype=torch.float64, device=self._device)
+        return self._sum(summed(losses)) / self._sum(number)
 
-    def save(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        for name, weight in self._model.named_parameters():
+            yield f"weights/{name}", self._trimmed(name, self._whole(weight))
+        for name, weight in self._model.named_parameters():
+            for moment in MOMENTS:
+                yield f"{moment}/{name}", self._trimmed(name, self._whole(weight, moment))
 
-    def load(self, folder: Path) -> None:
-        found, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-        if found is None:
-            raise RuntimeError(f"{folder}: DeepSpeed found no state there")
+    def load(self, read: Callable[[str], Tensor], applied: int) -> None:
+        self._remember(applied)
+        weights = dict(self._model.named_parameters())
+        with torch.no_grad():
+            if self._stage < 3:
+                load_weights(self._model, {name: read(f"weights/{name}") for name in weights})
+            for name, weight in weights.items():
+                value = self._padded(name, read(f"weights/{name}"))
+                if self._stage == 3:
+                    with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
+                        if self.rank == 0:
+                            weight.copy_(value)
+                self._put(weight, value)
+                for moment in MOMENTS:
+                    self._put(weight, self._padded(name, read(f"{moment}/{name}")), moment)
 
-    def weights(self) -> dict[str, Tensor]:
-        model = self._engine.module
-        if self._config.zero_stage < 3:
-            return own_weights(model) if self.rank == 0 else {}
-        gathered: dict[str, Tensor] = {}
-        for name, weight in model.named_parameters():
-            with deepspeed.zero.GatheredParameters([weight]):
-                if self.rank == 0:
-                    gathered[name] = weight.detach().cpu().clone()
-        return gathered
+    def any(self, here: bool) -> bool:
+        return self._sum(torch.tensor(float(here), device=self._device)) > 0
 
     def barrier(self) -> None:
         dist.barrier()
+
+    def _update(self) -> float:
+        """Take the step, if the gradient is finite; its norm."""
+        if self._stage:
+            self._engine.step()
+            # ZeRO passes over a step whose gradient is not finite, without a word.
+            applied = self._engine.was_step_applied()
+            return float(self._engine.get_global_grad_norm()) if applied else math.inf
+        norm = float(clipped(self._model.parameters(), self._config.clip))
+        if math.isfinite(norm):
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+        return norm
 
     def _loss(self, batch: Batch) -> Tensor:
         inputs, targets = (ids.to(self._device, non_blocking=True) for ids in batch)
         loss: Tensor = self._engine(inputs, targets)
         return loss
 
-    def _stage_0_norm(self) -> float | None:
-        """The gradient's norm where DeepSpeed does not tell it: before its step clips."""
-        if self._config.zero_stage:
-            return None
-        gradients = [w.grad for w in self._engine.module.parameters() if w.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
-
-    def _mean(self, value: Tensor) -> float:
+    def _sum(self, value: Tensor) -> float:
         dist.all_reduce(value)
-        return float(value) / self.world
+        return float(value)
 
+    def _remember(self, applied: int) -> None:
+        """Adam's state, made anew: moments of zero, and our own count of steps, as DeepSpeed can
+        neither give nor take one."""
+        adam = getattr(self._optimizer, "optimizer", self._optimizer)
+        if self._stage == 0:
+            remember(adam, self._model.parameters(), applied)
+        elif self._stage == 3:
+            remember(adam, self._optimizer.fp32_partitioned_groups_flat, applied)
+        else:
+            remember(adam, self._optimizer.single_partition_of_fp32_groups, applied)
+            # DeepSpeed does so after the first step: from here on it knows where moments lie.
+            self._optimizer._hp_optimizer_states_linked = False
+            self._optimizer._lazy_init_hp_params_optimizer_state()
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a Job file; 0 done, 1 the loss was lost or a disk failed, 2 the file or what it names is
-    wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if len(arguments) != 1:
-        _log.error("one argument: the SETTINGS.json of the run")
-        return 2
-    try:
-        job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Job)
-        refusal.clear(Path(job.folder))
-        run(job, _tell)
-    except (BadInput, msgspec.DecodeError, FileNotFoundError) as error:
-        _log.error("%s", error)
-        return 2
-    except (loop.Diverged, OSError) as error:
-        _log.error("%s", error)
-        return 1
-    return 0
+    def _whole(self, weight: Tensor, moment: str | None = None) -> Tensor:
+        """A weight or a moment of it, gathered from all ranks."""
+        if self._stage == 0:
+            return self._optimizer.state[weight][moment] if moment else weight.detach()
+        if moment:
+            found: Tensor = safe_get_full_optimizer_state(weight, moment)
+        else:
+            found = safe_get_full_fp32_param(weight)
+        return found
 
+    def _put(self, weight: Tensor, value: Tensor, moment: str | None = None) -> None:
+        """Set what `_whole` gives; every rank has the whole value."""
+        if self._stage == 0:
+            if moment:
+                self._optimizer.state[weight][moment].copy_(value)
+        elif self._stage < 3 and moment:
+            safe_set_full_optimizer_state(weight, value, moment)
+        elif self._stage < 3:
+            safe_set_full_fp32_param(weight, value)
+        elif moment:
+            safe_set_local_optimizer_state(weight, self._part(value), moment)
+        else:
+            safe_set_local_fp32_param(weight, self._part(value))
 
-def _tell(step: int, loss: float, tokens_per_s: float) -> None:
-    _log.info("step %d: loss %.4f, %.0f tokens/s", step, loss, tokens_per_s)
+    def _part(self, value: Tensor) -> Tensor:
+        """This rank's part of a tensor at stage 3. DeepSpeed's own way from the whole one fails
+        where the ranks do not divide it."""
+        size = -(-value.numel() // self.world)
+        filled = torch.zeros(size * self.world, device=value.device)
+        filled[: value.numel()] = value.flatten()
+        return filled[self.rank * size :][:size]
 
+    def _trimmed(self, name: str, whole: Tensor) -> Tensor:
+        return trimmed(name, whole, self._model.sizes)
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Rank 0 holds the run's folder for the block; where it cannot, every rank says why."""
-    with ExitStack() as stack:
-        refusal: list[str | None] = [None]
-        if dist.get_rank() == 0:
-            try:
-                stack.enter_context(checkpoint.hold(folder))
-            except BadInput as error:
-                refusal = [str(error)]
-        dist.broadcast_object_list(refusal, src=0, device=_device())
-        if refusal[0] is not None:
-            raise BadInput(refusal[0])
-        yield
-
-
-def _join_ranks() -> None:
-    """Make DeepSpeed use the process group that is there, or one made here."""
-    # Else every start compiles an extension with g++ and ninja, 45 s the first time.
-    _compatible_ops["deepspeed_shm_comm"] = False
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(_device())
-    if not dist.is_initialized():
-        if "RANK" in os.environ:
-            dist.init_process_group(backend)
-        else:  # alone; port 0 is any free one
-            os.environ.setdefault("LOCAL_RANK", "0")
-            dist.init_process_group(backend, "tcp://127.0.0.1:0", rank=0, world_size=1)
-        # Not sooner: DeepSpeed remembers its groups for as long as the process lives.
-        atexit.register(dist.destroy_process_group)
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-
-
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def _open(config: TrainingConfig, folder: str, run_folder: Path) -> loop.Run:
-    train, validation = (tokens.open_split(folder, split) for split in ("train", "validation"))
-    # Before a model is made that cannot be trained.
-    config.micro_windows(dist.get_world_size())
-    batches.require_window(train, config.sizes().context, f"tokens in {folder}")
-    engine = ZeroEngine(config, build(config.sizes(), config.seed))
-    return loop.Run(config, engine, train, validation, run_folder)
-
-
-def _agreed(run: loop.Run) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from: rank 0 looks, so that all ranks see the same one."""
-    found = [checkpoint.resume(run.folder) if run.engine.rank == 0 else None]
-    dist.broadcast_object_list(found, src=0, device=_device())
-    return found[0]
-
-
-def _record(folder: Path, config: TrainingConfig, world: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    records = {
-        "settings.json": msgspec.json.encode(config),
-        "deepspeed.json": msgspec.json.encode(deepspeed_settings(config, world)),
-    }
-    for name, content in records.items():
-        files.write(folder / name, msgspec.json.format(content) + b"\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    def _padded(self, name: str, value: Tensor) -> Tensor:
+        """On the device, with rows of zeros where the model has rows of padding."""
+        rows = self._model.sizes.padded_vocabulary() if name == "wte.weight" else len(value)
+        whole = torch.zeros((rows, *value.shape[1:]), device=self._device)
+        whole[: len(value)] = value
+        return whole

@@ -1,0 +1,242 @@
+"""One rank of a training: joins the others, opens what it needs, trains, says how it ended.
+
+`run` is called on every rank, with RANK, LOCAL_RANK and WORLD_SIZE in the environment or a process
+group that someone (Ray Train) has already made. Without Ray:
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m training.rank JOB.json
+
+where JOB.json holds {"training": {...}, "tokens": "<folder or URI>", "folder": "<run folder>"}.
+Exit status: 0 trained to the last step, SAVED asked to leave and did, AGAIN begin again with the
+smaller micro-batch that is written down, 1 the training or a machine failed, 2 the input is wrong.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+if __name__ == "__main__" and sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+    # The system kills this rank when torch's launcher is gone, however it went: ranks have a
+    # session of their own, so nothing else would. Before torch is imported, which takes seconds.
+    _launcher = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0):  # PR_SET_PDEATHSIG
+        raise OSError(ctypes.get_errno(), "prctl: this rank would outlive its launcher")
+    if os.getppid() != _launcher:
+        raise SystemExit("the launcher of this rank ended while it started")
+
+import msgspec
+import torch
+from torch import distributed as dist
+
+from training import batches, checkpoint, files, fit, flops, leave, loop, refusal, tokens, zero
+from training.config import BadInput, TrainingConfig
+from training.course import NotWhatWasSaved
+from training.leave import AGAIN, SAVED
+from training.model import build
+from training.run import Run
+from training.staging import stage
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What JOB.json holds."""
+
+    training: TrainingConfig
+    """The resolved settings."""
+    tokens: str
+    """Folder or URI of the token files."""
+    folder: str
+    """The run's folder, which all ranks see: `checkpoint.run_folder` of the two above."""
+    manifest: str = ""
+    """Hash of the manifest of the tokens, where they have one."""
+
+
+def run(job: Job, progress: loop.Progress | None = None) -> bool:
+    """Train, go on where the run stopped; False where it was asked to leave before its last step.
+
+    What would fail again however often it is started anew is written down first, and nothing is
+    done where that has been: of a gang that is restarted no rank waits for another that was
+    refused. BadInput, `loop.Diverged`, NotWhatWasSaved and OSError as `loop.train`; OutOfMemory
+    where all ranks should be started again, which then fit.
+    """
+    folder = Path(job.folder)
+    if refusal.read(folder):
+        return False
+    try:
+        return _train(job, folder, progress)
+    except loop.OutOfMemory as error:
+        with _refused(folder):
+            tried = fit.halve(folder, job.training, dist.get_world_size(), error.micro)
+        _log.warning("%s; beginning again with %d", error, tried)
+        raise
+    except (BadInput, loop.Diverged, NotWhatWasSaved) as error:
+        _refuse(folder, error)
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _say_full(folder)
+        raise
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a Job file; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if len(arguments) != 1:
+        _log.error("one argument: the JOB.json of the run")
+        return 2
+    try:
+        job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Job)
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            refusal.clear(Path(job.folder))
+        return 0 if run(job, _tell(job.training)) else SAVED
+    except (BadInput, msgspec.DecodeError, FileNotFoundError) as error:
+        _log.error("%s", error)
+        return 2
+    except loop.OutOfMemory:
+        return AGAIN
+    except (loop.Diverged, NotWhatWasSaved, OSError) as error:
+        _log.error("%s", error)
+        return 1
+
+
+def _train(job: Job, folder: Path, progress: loop.Progress | None) -> bool:
+    device = _join_ranks(job.training)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder, device), leave.asked(folder, dist.get_rank()) as asked:
+        found = _open(job, folder, device, asked)
+        if dist.get_rank() == 0:
+            _record(found)
+        return loop.train(found, progress)
+
+
+def _open(job: Job, folder: Path, device: torch.device, asked: Callable[[], bool]) -> Run:
+    config, world = job.training, dist.get_world_size()
+    shards = stage(job.tokens, Path(config.staging))
+    train, validation = (tokens.open_split(shards, split) for split in ("train", "validation"))
+    # Before a model is made that cannot be trained.
+    batches.require_window(train, config.sizes().context, f"tokens in {shards}")
+    micro = config.micro_windows(world, device.type, fit.found(folder, config, world))
+    model = build(config.sizes(), config.seed)
+    return Run(
+        config=config,
+        engine=zero.ZeroEngine(config, model, device, micro),
+        train=train,
+        validation=validation,
+        tokens_folder=shards,
+        folder=folder,
+        micro=micro,
+        manifest=job.manifest,
+        peak=flops.measured_peak(device, config.precision) * world,
+        agreed=lambda found: _from_first(found, device),
+        asked=asked,
+    )
+
+
+def _join_ranks(config: TrainingConfig) -> torch.device:
+    """Be one of the process group that is there, or of one made here; this rank's device."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    # fp32 means fp32: no TF32, whatever torch's default is.
+    torch.set_float32_matmul_precision("highest")
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        if "RANK" in os.environ:
+            dist.init_process_group(backend)
+        else:  # alone; port 0 is any free one
+            os.environ.setdefault("LOCAL_RANK", "0")
+            dist.init_process_group(backend, "tcp://127.0.0.1:0", rank=0, world_size=1)
+        # Not sooner: DeepSpeed remembers its groups for as long as the process lives.
+        atexit.register(dist.destroy_process_group)
+    zero.join(device)
+    return device
+
+
+@contextmanager
+def _held(folder: Path, device: torch.device) -> Iterator[None]:
+    """Rank 0 holds the run's folder for the block; where it cannot, every rank says why."""
+    with ExitStack() as stack:
+        why: str | None = None
+        if dist.get_rank() == 0:
+            try:
+                stack.enter_context(checkpoint.hold(folder))
+            except BadInput as error:
+                why = str(error)
+        why = _from_first(why, device)
+        if why is not None:
+            raise BadInput(why)
+        yield
+
+
+def _from_first(value: _T, device: torch.device) -> _T:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=device)
+    return values[0]
+
+
+def _record(found: Run) -> None:
+    """Put down what the run is, resolved and derived."""
+    config, world = found.config, found.engine.world
+    records = {
+        "settings.json": msgspec.json.encode(config),
+        "deepspeed.json": msgspec.json.encode(zero.settings(config, world, found.micro)),
+    }
+    for name, content in records.items():
+        files.write(found.folder / name, msgspec.json.format(content) + b"\n")
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    """Write down what the block refuses."""
+    try:
+        yield
+    except BadInput as error:
+        _refuse(folder, error)
+        raise
+
+
+def _refuse(folder: Path, error: Exception) -> None:
+    found = refusal.Refusal(says=str(error), input=isinstance(error, BadInput))
+    refusal.write(folder, found)
+
+
+def _say_full(folder: Path) -> None:
+    """Write down that the disk is full; what is unfinished there goes, to make room for the word.
+    Another rank may do the same."""
+    says = f"{folder}: the disk is full; free some space, then run the same command again"
+    with contextlib.suppress(OSError):
+        checkpoint.give_up(folder)
+    with contextlib.suppress(OSError):  # then how the ranks ended must tell it
+        refusal.write(folder, refusal.Refusal(says=says, input=False))
+
+
+def _tell(config: TrainingConfig) -> loop.Progress:
+    def tell(line: loop.Line) -> None:
+        left_s = (config.last_step() - line["step"]) * line["seconds"]
+        _log.info(
+            "step %d of %d: loss %.4f, %.0f tokens/s, %s left",
+            line["step"], config.last_step(), line["loss"], line["tokens_per_s"],
+            timedelta(seconds=round(left_s)),
+        )  # fmt: skip
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""Tells of a spike: which documents its batch was made of, and where they came from.
+
+A line of `spikes.jsonl` is one spike: step, batch, loss, grad_norm, z (by what spiked) and
+documents, each with its url, document_id and windows.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from training import batches, provenance
+from training.config import BadInput
+from training.run import Run
+
+_NAME = "spikes.jsonl"
+_SHOWN = 5
+_log = logging.getLogger(__name__)
+
+
+def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float]) -> None:
+    """Write down the spike of batch `number`, whose step had the metrics `line`."""
+    windows = batches.step_windows(
+        run.config.seed, number, run.config.batch_windows(), run.train.windows(run.context)
+    ).tolist()
+    try:
+        documents = provenance.documents(run.tokens_folder, "train", windows, run.context)
+    except BadInput as error:  # not worth a run: tokens without their index can be trained on
+        _log.warning("whose tokens they were cannot be told: %s", error)
+        documents = []
+    told = {
+        "step": line["step"],
+        "batch": number,
+        "loss": line["loss"],
+        "grad_norm": line["grad_norm"],
+        "z": z,
+        "documents": documents,
+    }
+    with (run.folder / _NAME).open("ab") as file:
+        file.write(msgspec.json.encode(told) + b"\n")
+    _log.warning(
+        "step %d: %s; its %d windows are of %d documents (%s): %s ...",
+        line["step"],
+        ", ".join(f"{name} {line[name]:.3f} is {z[name]:.1f} deviations high" for name in z),
+        len(windows),
+        len(documents),
+        run.folder / _NAME,
+        " ".join(document.url for document in documents[:_SHOWN]),
+    )

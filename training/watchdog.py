@@ -1,0 +1,42 @@
+"""Ends a rank that hangs, and says where it hung.
+
+A rank that waits for another that will never come, or for a driver that will never answer, cannot
+be asked. The standard library's faulthandler looks from outside of Python: its thread needs no lock
+that the hanging code may hold.
+"""
+
+import faulthandler
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def watched(folder: Path, rank: int, limit_s: float) -> Iterator[Callable[[], None]]:
+    """Watch over the block: unless what this gives is called every `limit_s` seconds, the stacks of
+    all threads are written to `hung-RANK.txt` in `folder` and the process ends with status 1.
+    0 seconds watch nothing."""
+    if not limit_s:
+        yield lambda: None
+        return
+    with path(folder, rank).open("w") as file:
+
+        def alive() -> None:
+            faulthandler.dump_traceback_later(limit_s, exit=True, file=file)
+
+        alive()
+        try:
+            yield alive
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    path(folder, rank).unlink()
+
+
+def path(folder: Path, rank: int) -> Path:
+    """Where a rank writes its stacks."""
+    return folder / f"hung-{rank:05d}.txt"
+
+
+def hung(folder: Path) -> list[Path]:
+    """What ranks that hung left there."""
+    return [found for found in sorted(folder.glob("hung-*.txt")) if found.stat().st_size]
