@@ -51,7 +51,7 @@ def audit(config: Config) -> Audit:
     if faults:
         return Audit(checked, None)
     html = root / "report.html"
-    folder = current.training(config, run["tokens"]) if "tokens" in run else None
+    folder = current.training(config, current.shards_of(run["tokens"])) if "tokens" in run else None
     trained = folder if folder and (folder / "metrics.jsonl").exists() else None
     gathered = facts.gather(run, trained, listed=listed)
     plain = [asdict(law) for law in checked]

@@ -22,7 +22,7 @@ import training.config
 from crawl.limits import Short
 from crawl.service import Stopped
 from pipeline import config as settings
-from pipeline import launch, make
+from pipeline import launch, make, trainings
 from pipeline import status as statuses
 from pipeline.failures import BadInput, TaskFailed, WorkFailed
 
@@ -98,13 +98,15 @@ def rebuild(
 @recipe
 @as_json
 def status(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Each dataset: whole, partial, stale (and why) or missing.
+    """Each dataset: whole, partial, stale (and why) or missing; each training: its step, loss,
+    time left and checkpoints.
 
     Example: webtext status recipes/demo.toml
     """
     read = settings.load(recipe, overrides)
     rows = statuses.rows(read)
-    shown = "\n".join([statuses.table(rows), *statuses.crawl(read)])
+    more = [*statuses.crawl(read), *trainings.lines(trainings.found(read.root))]
+    shown = "\n".join([statuses.table(rows), *more])
     click.echo(json.dumps(rows, indent=1) if as_json else shown)
 
 

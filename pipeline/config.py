@@ -151,7 +151,16 @@ def _placed(config: Config) -> Config:
         journal=_absolute("crawl.journal", journal) if journal else None,
     )
     compared = _absolute("compare_domains", compared) if compared else None
-    return structs.replace(config, root=root, compare_domains=compared, crawl=crawl)
+    training = _placed_training(config.training)
+    return structs.replace(
+        config, root=root, compare_domains=compared, crawl=crawl, training=training
+    )
+
+
+def _placed_training(training: TrainingConfig) -> TrainingConfig:
+    named = {name: getattr(training, name) for name in ("tokens", "staging", "fork")}
+    placed = {name: _absolute(f"training.{name}", path) for name, path in named.items() if path}
+    return structs.replace(training, **placed)
 
 
 def _absolute(key: str, path: str) -> str:

@@ -6,15 +6,30 @@ other datasets. Dumps and archives are not looked at: who trains need not have t
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from pipeline import manifest, state
+from pipeline import manifest, state, trainings
 from pipeline.config import Config, content
 from pipeline.failures import BadInput
+from pipeline.manifest import Manifest
 from pipeline.plan import stages
-from pipeline.store import Dataset
-from training import checkpoint
+from pipeline.store import Dataset, read_as
+from training import checkpoint, staging
+from training.schema import SPLITS
+from training.tokens import open_split
+
+
+class Shards(NamedTuple):
+    """Where token shards are."""
+
+    named: str
+    """Folder or URI."""
+    folder: Path
+    """Where they are on this machine."""
+    manifest: str
+    """Hash of their manifest, or of the files where they have none."""
 
 
 def run(config: Config) -> Mapping[str, Dataset]:
@@ -44,11 +59,36 @@ def _too_early(config: Config, name: str) -> BadInput:
     return BadInput(f"{config.root}: {name} is not made yet; run `webtext rebuild` first")
 
 
-def training(config: Config, tokens: Dataset) -> Path:
+def shards(config: Config) -> Shards:
+    """The tokens to train on: those of the run, all of them, or those that `training.tokens`
+    names, brought here where they are elsewhere."""
+    named = config.training.tokens
+    if named is None:
+        dataset = run(config)["tokens"]
+        dataset.require_files()
+        return shards_of(dataset)
+    to = Path(config.training.staging or trainings.folder(config.root) / "staging")
+    local = staging.stage(named, to)
+    if (local / "manifest.json").exists():
+        return Shards(named, local, _written(local))
+    identities = {split: open_split(local, split).identity for split in SPLITS}
+    return Shards(named, local, manifest.root_hash(identities))
+
+
+def shards_of(tokens: Dataset) -> Shards:
+    """Those of a dataset."""
+    return Shards(str(tokens.folder), tokens.folder, _written(tokens.folder))
+
+
+def training(config: Config, found: Shards) -> Path:
     """The folder of the training that these settings make of these tokens."""
-    written = {file.name: file.digest for file in tokens.manifest.files}
-    content_hash = manifest.root_hash(written)
-    return checkpoint.run_folder(Path(config.root) / "training", config.training, content_hash)
+    return checkpoint.run_folder(trainings.folder(config.root), config.training, found.manifest)
+
+
+def _written(folder: Path) -> str:
+    """Names the content of a folder of tokens by what its manifest says is there."""
+    files = read_as(folder / "manifest.json", Manifest).files
+    return manifest.root_hash({file.name: file.digest for file in files})
 
 
 def _differences(config: Config, name: str, found: Mapping[str, Dataset]) -> Iterator[str]:

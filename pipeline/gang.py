@@ -16,8 +16,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.failures import GangFailed
 
-RESTARTS = 3
-"""Lost ranks that one run may outlive."""
+RESTARTS = 8
+"""Times that all ranks may be started anew: for a lost one, or for less memory."""
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
@@ -34,12 +34,14 @@ def run(
     *,
     use_gpu: bool,
     cpu_environment: Mapping[str, str],
+    ask: Callable[[], None],
 ) -> None:
     """Call `function(argument)` on `ranks` processes that form one torch process group.
 
     Each gets a GPU of its own, or a CPU and `cpu_environment`. `folder` is for Ray Train's own
-    small files, so that they do not stay in the user's home. GangFailed where the cluster has too
-    few, for Ray would wait, or where a rank was lost too often.
+    small files, so that they do not stay in the user's home. At Ctrl-C `ask` asks the ranks to
+    leave; a second one does not wait for them. GangFailed where the cluster has too few, for Ray
+    would wait, or where a rank was lost too often.
     """
     kind = "GPU" if use_gpu else "CPU"
     if _resource(kind) < ranks:
@@ -63,12 +65,12 @@ def run(
         ),
     )
     try:
-        _beside(trainer.fit)
+        _beside(trainer.fit, ask)
     except ray.train.TrainingFailedError as error:
         raise GangFailed(_cause(error)) from error
 
 
-def _beside(work: Callable[[], object]) -> None:
+def _beside(work: Callable[[], object], ask: Callable[[], None]) -> None:
     """Wait for `work` in a thread of its own: in the main one, Ray Train would take Ctrl-C from us
     and end the process without a word."""
     raised: list[BaseException] = []
@@ -81,10 +83,19 @@ def _beside(work: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=run_it, name="gang", daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(timeout=1.0)  # in slices: a join without end would not hear Ctrl-C
+    try:
+        _wait(thread)
+    except KeyboardInterrupt:
+        ask()
+        _wait(thread)
+        raise
     if raised:
         raise raised[0]
+
+
+def _wait(thread: threading.Thread) -> None:
+    while thread.is_alive():
+        thread.join(timeout=1.0)  # in slices: a join without end would not hear Ctrl-C
 
 
 def _resource(name: str) -> int:

@@ -3,71 +3,63 @@ who runs it."""
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 from pipeline import current, lease, progress, torchrun
 from pipeline.config import Config
+from pipeline.current import Shards
 from pipeline.failures import BadInput, GangFailed
-from pipeline.store import Dataset, write_json
-from training import batches, checkpoint, metrics, refusal, tokens
+from pipeline.store import write_json
+from training import batches, checkpoint, leave, metrics, refusal, tokens, watchdog
+from training.checkpoint import Checkpoint
 from training.config import CPU_RANK_ENVIRONMENT, TrainingConfig
 
 Job = dict[str, Any]
-Check = Callable[[int], None]
+Ask = Callable[[], None]
 _log = logging.getLogger(__name__)
 
 
 def train(config: Config, *, address: str | None, local: bool) -> str:
-    """Train until the last step; a line that says where the model lies."""
-    dataset = _tokens(config)
-    folder = current.training(config, dataset)
-    last = config.training.last_step()
-    found = checkpoint.newest(folder)
-    if found and found.marker.step >= last:
-        return f"{folder}: trained to step {found.marker.step} already"
-    train_split = tokens.open_split(dataset.folder, "train")
-    batches.require_window(train_split, config.training.sizes().context, "tokens")
+    """Train until the last step, or until asked to leave; a line that says where the model lies."""
+    training, found = config.training, current.shards(config)
+    folder, last = current.training(config, found), training.last_step()
+    at = checkpoint.newest(folder)
+    if at and at.marker.step >= last:
+        return f"{folder}: trained to step {at.marker.step} already"
+    _check(training, found, at)
     job = {
-        "training": msgspec.to_builtins(config.training),
-        "tokens": str(dataset.folder),
+        "training": msgspec.to_builtins(training),
+        "tokens": found.named,
         "folder": str(folder),
+        "manifest": found.manifest,
     }
-
-    def check(ranks: int) -> None:
-        """BadInput here, before any process starts, not in each of them."""
-        config.training.micro_windows(ranks)
-        if found:
-            identity = train_split.identity
-            checkpoint.refuse_foreign(found, config.training, world=ranks, tokens=identity)
-
-    with lease.hold(folder, "train"), progress.training(folder / "metrics.jsonl", last):
+    began = time.time()
+    with lease.hold(folder, "train"), progress.training(folder, last):
         refusal.clear(folder)
+        leave.clear(folder)
         try:
             if local:
-                _torchrun(config.training, job, check)
+                _torchrun(training, job, folder)
             else:
-                _gang(config, job, address, check)
+                _gang(config, job, address, folder)
         finally:
-            _raise_refusal(folder)  # it says more than how the ranks ended
-    lines = metrics.read(folder)
-    first, final = lines[0], lines[-1]
-    return (
-        f"trained to step {final['step']} of {config.training.steps}: loss "
-        f"{first['loss']:.3f} -> {final['loss']:.3f}, {final['tokens']:,} tokens; {folder}"
-    )
+            _raise_told(folder, began)  # it says more than how the ranks ended
+    return _outcome(folder, training)
 
 
 def evaluate(config: Config) -> dict[str, Any]:
     """Loss and perplexity of the newest checkpoint on the held-out split."""
     from training.evaluate import evaluate as measure
 
-    dataset = _tokens(config)
-    folder = current.training(config, dataset)
-    found = measure(str(folder), str(dataset.folder), config.training)
+    shards = current.shards(config)
+    folder = current.training(config, shards)
+    found = measure(str(folder), str(shards.folder), config.training)
     write_json(folder / "evaluation.json", found)
     return found
 
@@ -76,18 +68,28 @@ def generate(config: Config, prompt: str, seed: int) -> str:
     """The prompt and what the newest checkpoint writes after it."""
     from training.generate import generate as sample
 
-    folder = current.training(config, current.run(config)["tokens"])
+    folder = current.training(config, current.shards(config))
     return sample(str(folder), prompt, config.training, seed)
 
 
-def _tokens(config: Config) -> Dataset:
-    """The tokens, all of them: a training is named by what its manifest says is there."""
-    dataset = current.run(config)["tokens"]
-    dataset.require_files()
-    return dataset
+def rank(job: Job) -> None:
+    """One rank of the training; `job` as in `training.rank.Job`."""
+    from training import rank as one
+
+    one.run(msgspec.convert(job, one.Job))
 
 
-def _gang(config: Config, job: Job, address: str | None, check: Check) -> None:
+def _check(training: TrainingConfig, found: Shards, at: Checkpoint | None) -> None:
+    """BadInput here, before any process starts, not in each of them."""
+    train_split = tokens.open_split(found.folder, "train")
+    batches.require_window(train_split, training.sizes().context, "tokens")
+    if at:
+        checkpoint.refuse_foreign(at, training, tokens=train_split.identity)
+    elif training.fork:
+        checkpoint.refuse_fork(checkpoint.forked(training.fork), training)
+
+
+def _gang(config: Config, job: Job, address: str | None, folder: Path) -> None:
     import torch  # noqa: F401  -- an absent extra is told before Ray starts
 
     from pipeline import cluster, gang
@@ -95,34 +97,56 @@ def _gang(config: Config, job: Job, address: str | None, check: Check) -> None:
     cpus = max(config.workers or os.cpu_count() or 1, config.training.ranks)
     with cluster.connected(address, cpus) as own:
         gpus = _gpus(config.training, gang.gpus(), own)
-        ranks = config.training.world(gpus)
-        check(ranks)
         gang.run(
-            rank, job, ranks, str(Path(job["folder"]) / "ray"),
-            use_gpu=gpus > 0, cpu_environment=CPU_RANK_ENVIRONMENT,
+            rank, job, config.training.world(gpus), str(folder / "ray"),
+            use_gpu=gpus > 0, cpu_environment=CPU_RANK_ENVIRONMENT, ask=_ask(folder),
         )  # fmt: skip
 
 
-def rank(job: Job) -> None:
-    """One rank of the training; `job` as in `training.zero.Job`."""
-    from training import zero
+def _torchrun(training: TrainingConfig, job: Job, folder: Path) -> None:
+    gpus = _gpus(training, torchrun.gpus(), own=True)
+    path = folder / "job.json"
+    write_json(path, job)
+    environment = {} if gpus else CPU_RANK_ENVIRONMENT
+    status = leave.AGAIN
+    while status == leave.AGAIN:
+        status = torchrun.run(
+            "training.rank", path, training.world(gpus), environment, _ask(folder)
+        )
+    if status not in (0, leave.SAVED):
+        raise GangFailed(f"a rank ended with status {status}; see above")
 
-    zero.run(msgspec.convert(job, zero.Job))
+
+def _ask(folder: Path) -> Ask:
+    def ask() -> None:
+        leave.ask(folder)
+        click.echo("saving; once more ends it at once, from its last checkpoint on", err=True)
+
+    return ask
 
 
-def _raise_refusal(folder: Path) -> None:
+def _raise_told(folder: Path, began: float) -> None:
+    """Raise what a rank has written down: why it was refused, or where it hung."""
     told = refusal.read(folder)
     if told:
         raise BadInput(told.says) if told.input else GangFailed(told.says)
+    stacks = watchdog.hung(folder, began)
+    if stacks:
+        raise GangFailed(
+            f"no step was finished for training.guard.hang_s; where ranks hung is in {stacks[0]}; "
+            "the same command goes on from the last checkpoint"
+        )
 
 
-def _torchrun(config: TrainingConfig, job: Job, check: Check) -> None:
-    gpus = _gpus(config, torchrun.gpus(), own=True)
-    ranks = config.world(gpus)
-    check(ranks)
-    path = Path(job["folder"]) / "job.json"
-    write_json(path, job)
-    torchrun.run("training.zero", path, ranks, {} if gpus else CPU_RANK_ENVIRONMENT)
+def _outcome(folder: Path, training: TrainingConfig) -> str:
+    lines = metrics.read(folder)
+    first, final = lines[0], lines[-1]
+    if final["step"] < training.last_step():
+        return f"left after step {final['step']} of {training.steps}; the same command goes on"
+    return (
+        f"trained to step {final['step']} of {training.steps}: loss "
+        f"{first['loss']:.3f} -> {final['loss']:.3f}, {final['tokens']:,} tokens; {folder}"
+    )
 
 
 def _gpus(config: TrainingConfig, there: int, own: bool) -> int:

@@ -23,8 +23,9 @@ from rich.text import Text
 
 from crawl import status
 from crawl.status import Status
-from pipeline import crawling
+from pipeline import crawling, trainings
 from pipeline.store import size
+from training import status as trained
 
 LOOK_S = 0.5
 """How often work that others do is looked at."""
@@ -146,15 +147,21 @@ def _amount(done: int, total: int) -> str:
 
 
 @contextmanager
-def training(metrics: Path, steps: int) -> Iterator[None]:
-    """A bar that follows the run's `metrics.jsonl` while the block trains."""
+def training(folder: Path, steps: int) -> Iterator[None]:
+    """A bar that follows the run in `folder` while the block trains; where there is no terminal a
+    line a minute."""
     ended = threading.Event()
     with _bars() as bars:
         bar = bars.add_task("training", total=steps, amount="")
 
         def follow() -> None:
+            told = time.monotonic()
             while not ended.wait(LOOK_S):
-                _show(bars, bar, metrics)
+                _show(bars, bar, folder)
+                if not bars.console.is_terminal and time.monotonic() - told >= LINE_S:
+                    told = time.monotonic()
+                    for standing in filter(None, [trained.standing(folder, time.time())]):
+                        click.echo(trainings.line(standing), err=True)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -163,20 +170,15 @@ def training(metrics: Path, steps: int) -> Iterator[None]:
         finally:
             ended.set()
             thread.join()
-            _show(bars, bar, metrics)
+            _show(bars, bar, folder)
 
 
-def _show(bars: Progress, bar: TaskID, metrics: Path) -> None:
-    from training.metrics import read
-
-    lines = [line for line in read(metrics.parent) if "loss" in line] if metrics.exists() else []
-    if lines:
-        last = lines[-1]
-        steps = bars.tasks[bar].total or 0
-        shown = f"training, loss {last['loss']:.3f}"
-        bars.update(
-            bar, completed=last["step"], description=shown, amount=f"{last['step']}/{steps:.0f}"
-        )
+def _show(bars: Progress, bar: TaskID, folder: Path) -> None:
+    found = trained.standing(folder, time.time())
+    if found is not None:
+        shown = f"training, loss {found.loss:.3f}"
+        amount = f"{found.step}/{found.steps} {found.tokens_per_s:,.0f} tokens/s"
+        bars.update(bar, completed=found.step, description=shown, amount=amount)
 
 
 def _bars() -> Bars:

@@ -1,12 +1,15 @@
-"""How far each dataset of a recipe is, and the crawl while it runs: `webtext status`."""
+"""How far each dataset of a recipe is, the crawl while it runs, and the trainings: `webtext
+status`."""
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from crawl import status as crawled
-from pipeline import crawling, state
+from pipeline import crawling, state, trainings
 from pipeline.config import Config
 from pipeline.plan import plan
 from pipeline.state import State
@@ -14,12 +17,16 @@ from pipeline.store import size
 
 
 def rows(config: Config) -> list[dict[str, Any]]:
-    """One row for each dataset of the recipe; that of `pages` says how a crawl stands."""
+    """One row for each dataset of the recipe; that of `pages` says how a crawl stands, that of
+    `tokens` how the trainings do."""
     root = Path(config.root)
     found = rows_of(state.inspect(plan(config), root, config.crawl.shards))
     now = crawled.total(root / "observations", time.time())
-    return [row | {"crawl": crawling.plain(now) if row["dataset"] == "pages" else None}
-            for row in found]  # fmt: skip
+    beside = {
+        "crawl": {"pages": crawling.plain(now)},
+        "training": {"tokens": msgspec.to_builtins(trainings.found(config.root))},
+    }
+    return [row | {key: of.get(row["dataset"]) for key, of in beside.items()} for row in found]
 
 
 def crawl(config: Config) -> list[str]:

@@ -9,11 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-
-from pipeline.failures import GangFailed
 
 PR_SET_PDEATHSIG = 1
 ENDED = 128 + signal.SIGTERM
@@ -26,10 +24,18 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def run(module: str, settings: Path, ranks: int, environment: Mapping[str, str]) -> None:
-    """Call `python -m module settings` on `ranks` processes that form one torch process group.
+def run(
+    module: str,
+    settings: Path,
+    ranks: int,
+    environment: Mapping[str, str],
+    ask: Callable[[], None],
+) -> int:
+    """Call `python -m module settings` on `ranks` processes that form one torch process group; the
+    status of the first that failed, or 0.
 
-    `environment` is added to ours. They end with this process, however it ends.
+    `environment` is added to ours. They end with this process, however it ends; at Ctrl-C they are
+    given the time to: `ask` asks them to, a second one ends them.
     """
     words = ["--standalone", f"--nproc-per-node={ranks}", "-m", module, str(settings)]
     with subprocess.Popen(
@@ -39,13 +45,15 @@ def run(module: str, settings: Path, ranks: int, environment: Mapping[str, str])
         start_new_session=True,  # Ctrl-C reaches it through us, once
     ) as process:
         try:
-            status = process.wait()
+            return process.wait()
         except KeyboardInterrupt:
-            process.terminate()  # it ends its ranks, then itself
-            process.wait()
+            ask()
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.terminate()  # it ends its ranks, then itself
+                process.wait()
             raise
-    if status:
-        raise GangFailed(f"a rank ended with status {status}; see above")
 
 
 def main(words: Sequence[str]) -> int:

@@ -159,6 +159,11 @@ def seal(unfinished: Path, marker: Marker) -> Checkpoint:
     return Checkpoint(final, marker)
 
 
+def steps(folder: Path) -> list[int]:
+    """The steps of a run's checkpoints that say they are whole; their files are not looked at."""
+    return [_step(path) for path in _found(folder) if (path / COMPLETE).exists()]
+
+
 def newest(folder: Path | str) -> Checkpoint | None:
     """The newest whole checkpoint of a run; damaged ones are named in the log and passed over."""
     for path in reversed(_found(Path(folder))):

@@ -197,8 +197,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Folder or URI of token shards, instead of those of this recipe's corpus: all that a machine
     that only trains must have. A URI's are copied to `staging` first."""
 
-    staging: str = "staging"
-    """Where copies of token shards from a URI lie, on each machine's own disk."""
+    staging: str | None = None
+    """Where copies of token shards from a URI lie, best on each machine's own disk; without it in
+    the run's folder."""
 
     fork: Annotated[str | None, Meta(extra=_CHANGES)] = None
     """A checkpoint folder (or a run folder: its newest) whose weights, optimizer and step this run

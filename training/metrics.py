@@ -1,10 +1,15 @@
 """`metrics.jsonl` of a run: one line a step, in the order of steps, each step once.
 
-A line has step, loss, lr, grad_norm, tokens (of the run so far), tokens_per_s and seconds (of the
-step), and validation_loss where the step looked at the validation split.
+A line has step; loss (nats a token, before the step); lr; grad_norm (before clipping; null where
+it is not finite); tokens (of the run so far); tokens_per_s and seconds (of the step); mfu (share of
+the devices' measured peak); data_wait_s (of those seconds, waiting for the batch);
+checkpoint_stall_s (between the step before and this one, saving); memory_bytes (the most held so
+far by rank 0); applied (whether the weights moved); steps_not_applied (so far); and validation_loss
+where the step looked at the validation split.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +20,8 @@ from training import files
 from training.config import BadInput
 
 _NAME = "metrics.jsonl"
+_LINE_BYTES = 512
+"""A line has less."""
 
 
 class Writer:
@@ -23,8 +30,8 @@ class Writer:
     def __init__(self, folder: Path, after_step: int) -> None:
         """Go on after `after_step`: lines of later steps are of a course that was given up."""
         folder.mkdir(parents=True, exist_ok=True)
-        _cut(folder / _NAME, after_step)
-        self._path = folder / _NAME
+        _cut(path(folder), after_step)
+        self._path = path(folder)
         self._file = self._path.open("ab", buffering=0)
 
     def __enter__(self) -> "Writer":
@@ -38,7 +45,7 @@ class Writer:
     ) -> None:
         self._file.close()
 
-    def write(self, line: dict[str, float]) -> None:
+    def write(self, line: Mapping[str, Any]) -> None:
         """Append one step's numbers; OSError where the disk does not take all of them."""
         left = msgspec.json.encode(line) + b"\n"
         try:
@@ -53,24 +60,42 @@ class Writer:
         os.fsync(self._file.fileno())
 
 
+def path(folder: Path) -> Path:
+    """Where the lines of a run are."""
+    return folder / _NAME
+
+
 def read(folder: Path | str) -> list[dict[str, Any]]:
     """A run's lines; none where it has not begun. A last line cut short by a crash is left out.
     BadInput where another is damaged."""
-    path = Path(folder) / _NAME
-    if not path.exists():
+    file = path(Path(folder))
+    if not file.exists():
         return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    lines = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            lines.append(msgspec.json.decode(line, type=dict[str, Any]))
-        except msgspec.DecodeError as error:
-            raise BadInput(
-                f"{path}: line {number} is damaged ({error}); remove that line"
-            ) from error
-    return lines
+    whole, _, _ = file.read_bytes().rpartition(b"\n")
+    lines = whole.splitlines()
+    return [_decoded(line, f"{file}: line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _cut(path: Path, after_step: int) -> None:
-    kept = [line for line in read(path.parent) if line["step"] <= after_step]
-    files.write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in kept))
+def tail(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The last lines of a run, `count` at most, without reading those before them; as `read`."""
+    file = path(folder)
+    if not file.exists():
+        return []
+    with file.open("rb") as lines:
+        begin = max(0, lines.seek(0, os.SEEK_END) - count * _LINE_BYTES)
+        lines.seek(begin)
+        whole, _, _ = lines.read().rpartition(b"\n")
+    found = whole.splitlines()[1 if begin else 0 :]  # where we came in is in the middle of a line
+    return [_decoded(line, f"{file}: a line at its end") for line in found[-count:]]
+
+
+def _decoded(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise BadInput(f"{where} is damaged ({error}); remove that line") from error
+
+
+def _cut(file: Path, after_step: int) -> None:
+    kept = [line for line in read(file.parent) if line["step"] <= after_step]
+    files.write(file, b"".join(msgspec.json.encode(line) + b"\n" for line in kept))

@@ -122,7 +122,7 @@ def _train(job: Job, folder: Path, progress: loop.Progress | None) -> bool:
 
 def _open(job: Job, folder: Path, device: torch.device, asked: Callable[[], bool]) -> Run:
     config, world = job.training, dist.get_world_size()
-    shards = stage(job.tokens, Path(config.staging))
+    shards = stage(job.tokens, Path(config.staging or folder / "staging"))
     train, validation = (tokens.open_split(shards, split) for split in ("train", "validation"))
     # Before a model is made that cannot be trained.
     batches.require_window(train, config.sizes().context, f"tokens in {shards}")

@@ -19,7 +19,7 @@ def watched(folder: Path, rank: int, limit_s: float) -> Iterator[Callable[[], No
     if not limit_s:
         yield lambda: None
         return
-    with path(folder, rank).open("w") as file:
+    with path(folder, rank).open("a") as file:
 
         def alive() -> None:
             faulthandler.dump_traceback_later(limit_s, exit=True, file=file)
@@ -29,7 +29,8 @@ def watched(folder: Path, rank: int, limit_s: float) -> Iterator[Callable[[], No
             yield alive
         finally:
             faulthandler.cancel_dump_traceback_later()
-    path(folder, rank).unlink()
+    if not path(folder, rank).stat().st_size:
+        path(folder, rank).unlink()
 
 
 def path(folder: Path, rank: int) -> Path:
@@ -37,6 +38,7 @@ def path(folder: Path, rank: int) -> Path:
     return folder / f"hung-{rank:05d}.txt"
 
 
-def hung(folder: Path) -> list[Path]:
-    """What ranks that hung left there."""
-    return [found for found in sorted(folder.glob("hung-*.txt")) if found.stat().st_size]
+def hung(folder: Path, since: float) -> list[Path]:
+    """What ranks left there that hung after `since`, a time in seconds as time.time gives it."""
+    files = [(found, found.stat()) for found in sorted(folder.glob("hung-*.txt"))]
+    return [found for found, stat in files if stat.st_size and stat.st_mtime >= since]
