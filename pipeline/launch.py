@@ -38,6 +38,7 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
         "tokens": found.named,
         "folder": str(folder),
         "manifest": found.manifest,
+        "tells": False,
     }
     began = time.time()
     with lease.hold(folder, "train"), progress.training(folder, last):

@@ -20,7 +20,10 @@ def rows(config: Config) -> list[dict[str, Any]]:
     """One row for each dataset of the recipe; that of `pages` says how a crawl stands, that of
     `tokens` how the trainings do."""
     root = Path(config.root)
-    found = rows_of(state.inspect(plan(config), root, config.crawl.shards))
+    if config.training.tokens and not config.crawl.submissions:
+        found = [_given(config.training.tokens)]
+    else:
+        found = rows_of(state.inspect(plan(config), root, config.crawl.shards))
     now = crawled.total(root / "observations", time.time())
     beside = {
         "crawl": {"pages": crawling.plain(now)},
@@ -55,6 +58,12 @@ def _row(name: str, entry: State) -> dict[str, Any]:
         "fingerprint": entry.dataset.fingerprint,
         "reasons": list(entry.reasons) if entry.status != "whole" else [],
     }
+
+
+def _given(tokens: str) -> dict[str, Any]:
+    """Where a recipe only trains, there is one dataset, made elsewhere."""
+    unknown = dict.fromkeys(("done", "tasks", "rows", "bytes", "seconds", "fingerprint"))
+    return {"dataset": "tokens", "status": "given", **unknown, "reasons": [tokens]}
 
 
 def table(found: list[dict[str, Any]]) -> str:

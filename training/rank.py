@@ -60,6 +60,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The run's folder, which all ranks see: `checkpoint.run_folder` of the two above."""
     manifest: str = ""
     """Hash of the manifest of the tokens, where they have one."""
+    tells: bool = True
+    """Whether rank 0 says each step; not where whoever started it draws a bar."""
 
 
 def run(job: Job, progress: loop.Progress | None = None) -> bool:
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
         job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Job)
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             refusal.clear(Path(job.folder))
-        return 0 if run(job, _tell(job.training)) else SAVED
+        return 0 if run(job, _tell(job.training) if job.tells else None) else SAVED
     except (BadInput, msgspec.DecodeError, FileNotFoundError) as error:
         _log.error("%s", error)
         return 2
