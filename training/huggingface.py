@@ -5,6 +5,7 @@ there. Rule: what `load` gives computes what transformers computes from the same
 whose settings, names or shapes say otherwise is refused. No pickle is ever opened.
 """
 
+import json
 import os
 import re
 import secrets
@@ -97,16 +98,17 @@ def _sizes(path: Path, config: dict[str, Any]) -> ModelConfig:
         wanted["n_inner"] = 4 * given["n_embd"]
     for name, value in wanted.items():
         if found.get(name) != value:
+            its, gpt2 = json.dumps(found.get(name)), json.dumps(value)
             raise BadInput(
-                f"{path}: {name} is {_json(found.get(name))}, in GPT-2 it is {_json(value)}; only "
-                "GPT-2 as published can be loaded"
+                f"{path}: {name} is {its}, in GPT-2 it is {gpt2}; only GPT-2 as published can be "
+                "loaded"
             )
     try:
         own = {ours: given[theirs] for ours, theirs in _SIZES.items()}
         return msgspec.convert(own, ModelConfig)
     except msgspec.ValidationError as error:
         raise BadInput(
-            f"{path}: {_json(given)} are no sizes of a GPT-2 ({error}); correct them"
+            f"{path}: {json.dumps(given)} are no sizes of a GPT-2 ({error}); correct them"
         ) from error
 
 
@@ -285,7 +287,3 @@ def _decoded(path: Path, type_: type[_T]) -> _T:
 
 def _encoded(value: dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
