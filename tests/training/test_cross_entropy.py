@@ -168,6 +168,8 @@ def test_bf16_products_come_close_and_leave_fp32_gradients() -> None:
 @pytest.mark.usefixtures("chunks_of_three")
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_compiled_loss_is_the_same(bf16: bool) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     given_ = inputs(8, 32, 60, 64, 0.3)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         eager = with_gradients(summed_cross_entropy, *given_, 60)
