@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from training import cross_entropy
 from training.config import PRESETS, ModelConfig, Preset
 from training.cross_entropy import IGNORED
 from training.model import GPT2, Cache, build, empty, load_weights, own_weights
@@ -198,12 +199,14 @@ def test_a_cache_is_filled_where_blocks_are_recomputed() -> None:
 def test_fused_it_computes_the_same_under_the_same_names(recompute: bool) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    cross_entropy._compiled_softmax.cache_clear()
     model, ids = noisy(), torch.tensor([[3, 1, 4, 1, 5]])
     model.recompute = recompute
     plain, logits = learnt(model), model.logits(ids).detach()
     model.fuse()
     fused, fused_logits = learnt(model), model.logits(ids).detach()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1  # blocks, and the loss
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
+    assert cross_entropy._compiled_softmax.cache_info().currsize == 1
     assert fused.keys() == plain.keys()
     for name in plain:
         assert torch.allclose(fused[name], plain[name], rtol=1e-4, atol=1e-4), name
