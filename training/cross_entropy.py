@@ -8,6 +8,8 @@ probability and no gradient.
 Shapes: N rows, C width, V rows of the (padded) head, n rows of a chunk.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,7 +31,9 @@ def summed_cross_entropy(
     Products are taken in autocast's type where it is on, softmax and sums in fp32. `compiled` fuses
     what lies between the products, which needs a compiler on this machine.
     """
-    loss: Tensor = _Chunked.apply(x_NC, weight_VC, targets_N, vocabulary, compiled)  # type: ignore[no-untyped-call]
+    # Asked here: inside, autograd is off whether or not a gradient is wanted of the result.
+    learns = torch.is_grad_enabled() and (x_NC.requires_grad or weight_VC.requires_grad)
+    loss: Tensor = _Chunked.apply(x_NC, weight_VC, targets_N, vocabulary, learns, compiled)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -43,12 +47,12 @@ class _Chunked(torch.autograd.Function):
         weight_VC: Tensor,
         targets_N: Tensor,
         vocabulary: int,
+        learns: bool,
         compiled: bool,
     ) -> Tensor:
         kind = x_NC.device.type
         product = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_NC.dtype
         head_VC = weight_VC.to(product)
-        learns = any(ctx.needs_input_grad)
         loss = x_NC.new_zeros((), dtype=torch.float32)
         x_grad_NC = torch.empty_like(x_NC) if learns else None
         weight_grad_VC = torch.zeros_like(weight_VC, dtype=torch.float32) if learns else None
@@ -56,7 +60,7 @@ class _Chunked(torch.autograd.Function):
         for begin in range(0, len(x_NC), rows):
             part = slice(begin, begin + rows)
             x_nC = x_NC[part].to(product)
-            softmax = _compiled_softmax if compiled else _softmax
+            softmax = _compiled_softmax() if compiled else _softmax
             found, logits_grad_nV = softmax(x_nC @ head_VC.T, targets_N[part], vocabulary, learns)
             loss += found
             if x_grad_NC is not None and weight_grad_VC is not None:
@@ -70,10 +74,10 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_grad_NC, weight_grad_VC = ctx.grads
         del ctx.grads
-        return x_grad_NC.mul_(grad), weight_grad_VC.mul_(grad), None, None, None
+        return x_grad_NC.mul_(grad), weight_grad_VC.mul_(grad), None, None, None, None
 
 
 def _softmax(
@@ -94,4 +98,7 @@ def _softmax(
     return loss, shares_nV.to(logits_nV.dtype)
 
 
-_compiled_softmax = torch.compile(_softmax, dynamic=False)
+@cache
+def _compiled_softmax() -> Callable[[Tensor, Tensor, int, bool], tuple[Tensor, Tensor]]:
+    # Not on import: the compiler itself takes longer to import than the rest of torch.
+    return torch.compile(_softmax, dynamic=False)

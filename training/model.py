@@ -142,7 +142,7 @@ class GPT2(nn.Module):
         seen = len(cache) if cache is not None else 0
         positions_T = torch.arange(seen, seen + ids_BT.size(1), device=ids_BT.device)
         x_BTC = self.wte(ids_BT) + self.wpe(positions_T)
-        recompute = self.recompute and torch.is_grad_enabled()
+        recompute = self.recompute and torch.is_grad_enabled() and cache is None
         for block in self.h:
             if recompute:
                 x_BTC = checkpoint(block, x_BTC, use_reentrant=False)

@@ -10,7 +10,7 @@ import pytest
 from training.config import ModelConfig, TrainingConfig
 
 # Training is an extra: what needs it is left out where it is not installed.
-_HEAVY = ["model", "engine", "loop", "evaluate", "generate"]
+_HEAVY = ["model", "cross_entropy", "huggingface", "engine", "loop", "evaluate", "generate"]
 collect_ignore = [f"test_{name}.py" for name in _HEAVY if find_spec("torch") is None]
 collect_ignore += ["test_zero.py"] if find_spec("deepspeed") is None else []
 
