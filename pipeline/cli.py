@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import click
@@ -220,6 +221,18 @@ def generate(recipe: str, prompt: str, overrides: tuple[str, ...], seed: int) ->
     if not settings.is_text(prompt):
         raise BadInput("PROMPT: is not UTF-8")
     click.echo(launch.generate(settings.load(recipe, overrides), prompt, seed))
+
+
+@webtext.command()
+@click.argument("recipe", type=click.Path())
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def export(recipe: str, directory: Path, overrides: tuple[str, ...]) -> None:
+    """The newest checkpoint's weights as a Hugging Face GPT-2 folder.
+
+    Example: webtext export recipes/demo.toml runs/gpt2
+    """
+    click.echo(launch.export(settings.load(recipe, overrides), directory))
 
 
 @webtext.command()

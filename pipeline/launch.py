@@ -1,5 +1,5 @@
-"""`webtext train`, `evaluate` and `generate`: the run's tokens, the folder of their training, and
-who runs it."""
+"""`webtext train`, `evaluate`, `generate` and `export`: the run's tokens, the folder of their
+training, and who runs it."""
 
 import logging
 import os
@@ -71,6 +71,18 @@ def generate(config: Config, prompt: str, seed: int) -> str:
 
     folder = current.training(config, current.shards(config))
     return sample(str(folder), prompt, config.training, seed)
+
+
+def export(config: Config, folder: Path) -> str:
+    """Write the newest checkpoint's weights as a Hugging Face folder; a line that says so."""
+    from training import huggingface
+    from training.evaluate import open_model
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder}: is there already, and not an empty folder; name another")
+    model, step = open_model(str(current.training(config, current.shards(config))), config.training)
+    huggingface.save(model.cpu(), folder)
+    return f"{folder}: the weights after step {step}, for transformers or anything that reads it"
 
 
 def rank(job: Job) -> None:

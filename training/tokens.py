@@ -6,6 +6,7 @@ Invariant: documents of a shard stand in the order of a keyed hash of their ids,
 of one host do not follow each other.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -81,9 +82,13 @@ def write(batches: Iterable[pa.RecordBatch], folder: Path, name: str) -> pa.Tabl
 
 @dataclass(frozen=True)
 class Tokens:
-    """One split's ids as one stream over memory-mapped files."""
+    """One split's ids as one stream over its files.
 
-    shards: tuple[NDArray[np.uint16], ...]
+    They are read by offset, not mapped: where a mapped file fails or shrinks, the system ends the
+    process without a word.
+    """
+
+    paths: tuple[Path, ...]
     starts: NDArray[np.int64]
     """Where each shard begins in the stream, and last the stream's length."""
     identity: str
@@ -107,21 +112,27 @@ class Tokens:
         shard = int(np.searchsorted(self.starts, begin, side="right")) - 1
         parts = []
         while begin < end:
-            offset = begin - int(self.starts[shard])
-            part = self.shards[shard][offset : offset + end - begin]
-            parts.append(part)
-            begin += len(part)
+            last = min(end, int(self.starts[shard + 1]))
+            parts.append(_ids(self.paths[shard], begin - int(self.starts[shard]), last - begin))
+            begin = last
             shard += 1
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def open_split(folder: Path | str, split: str) -> Tokens:
     """The ids of `split` in `folder`; BadInput where there are no files or one is cut in half."""
-    # An empty file cannot be memory-mapped, and adds nothing.
-    full = [path for path, length in shard_lengths(folder, split).items() if length]
-    shards = tuple(np.memmap(path, dtype=_ID, mode="r") for path in full)
-    starts = np.cumsum([0, *(len(shard) for shard in shards)], dtype=np.int64)
-    return Tokens(shards=shards, starts=starts, identity=_identity(full))
+    lengths = {path: n for path, n in shard_lengths(folder, split).items() if n}
+    starts = np.cumsum([0, *lengths.values()], dtype=np.int64)
+    return Tokens(paths=tuple(lengths), starts=starts, identity=_identity(list(lengths)))
+
+
+def _ids(path: Path, offset: int, count: int) -> NDArray[np.uint16]:
+    """Some ids of a file; OSError where it cannot be read or has fewer than it had."""
+    found = np.fromfile(path, dtype=_ID, count=count, offset=offset * _ID.itemsize)
+    if len(found) < count:
+        said = f"ends at id {offset + len(found)}, and was longer when it was opened"
+        raise OSError(errno.EIO, said, str(path))
+    return found
 
 
 def shard_lengths(folder: Path | str, split: str) -> dict[Path, int]:
