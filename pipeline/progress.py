@@ -177,7 +177,8 @@ def _show(bars: Progress, bar: TaskID, folder: Path) -> None:
     found = trained.standing(folder, time.time())
     if found is not None:
         shown = f"training, loss {found.loss:.3f}"
-        amount = f"{found.step}/{found.steps} {found.tokens_per_s:,.0f} tokens/s"
+        steps = bars.tasks[bar].total or 0
+        amount = f"{found.step}/{steps:.0f} {found.tokens_per_s:,.0f} tokens/s"
         bars.update(bar, completed=found.step, description=shown, amount=amount)
 
 

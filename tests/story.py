@@ -193,7 +193,7 @@ def ended(ranks: set[int]) -> bool:
 def is_rank(pid: int) -> bool:
     """Whether this is a living process that trains: torch's launcher, a rank, Ray's worker."""
     words = command(pid)
-    return "training.zero" in words or "RayTrainWorker" in words
+    return "training.rank" in words or "RayTrainWorker" in words
 
 
 def command(pid: int) -> str:

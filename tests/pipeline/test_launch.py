@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import launch, torchrun
+from pipeline import current, launch, torchrun
 from pipeline.failures import Damaged
 from tests.pipeline import small_run
 from training.config import TrainingConfig
@@ -41,7 +41,7 @@ def test_gpus_are_left_alone_where_they_are_not_wanted_or_of_no_use(
 def test_tokens_that_are_not_all_there_are_not_trained_on(tmp_path: Path, damage: str):
     made = small_run.config(tmp_path)
     small_run.rebuild(made)
-    folder = launch._tokens(made).folder
+    folder = current.shards(made).folder
     path = max(folder.glob("*.bin"), key=lambda path: path.stat().st_size)
     path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:-2])
     told = rf"{path}: is .*remove {folder} and run `webtext rebuild`"
