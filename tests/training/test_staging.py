@@ -1,5 +1,6 @@
 """Copies of token files: whole, once, and what a store, a disk or a kill does to them."""
 
+import errno
 import resource
 import subprocess
 import sys
@@ -44,7 +45,7 @@ FILES = {
     "00000.parquet": b"PAR1",
     "manifest.json": b"{}",
 }
-OTHERS = {"begun.json": b"{}", "reports/00000.json": b"{}", "before/0/00000.bin": b"no"}
+OTHERS = {"begun.json": b"{}", "reports/00000.json": b"{}", "00001.bin/of/others.bin": b"no"}
 
 
 def test_what_is_local_stays_where_it_is(tmp_path: Path) -> None:
@@ -165,6 +166,28 @@ def test_a_full_disk_is_no_fault_of_the_input(tmp_path: Path) -> None:
     assert all(FILES[name] == held for name, held in contents(copy).items())
     assert staging.stage(uri, tmp_path / "to") == copy
     assert len(contents(copy)) == len(FILES) + 1
+
+
+def test_what_is_not_on_the_disk_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = remote(str(tmp_path), FILES)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="Input/output error") as raised:
+        staging.stage(uri, tmp_path)
+    assert contents(Path(raised.value.filename2)) == {}
+
+
+def test_who_has_an_old_file_open_keeps_reading_it(tmp_path: Path) -> None:
+    copy = staging.stage(remote(str(tmp_path), {"00000.train.bin": b"aabb"}), tmp_path)
+    with (copy / "00000.train.bin").open("rb") as old:
+        staging.stage(remote(str(tmp_path), {"00000.train.bin": b"ccddee"}), tmp_path)
+        assert old.read() == b"aabb"
+    assert contents(copy) == {"00000.train.bin": b"ccddee"}
 
 
 class Served(ThreadingHTTPServer):
@@ -335,7 +358,10 @@ def test_of_several_processes_one_copies_and_the_others_wait(
         lines = [line for line in LOCKS.read_text().splitlines() if "-> FLOCK" in line]
         return sum(f":{lock.stat().st_ino} " in line for line in lines)
 
-    until(lambda: waiting() == 2 or max(Counter(served.asked).values()) > 1)
+    def twice() -> bool:
+        return max(Counter(filter(None, served.asked)).values()) > 1
+
+    until(lambda: waiting() == 2 or twice())
     served.go.set()
     told = {process.communicate(timeout=DEADLINE_S)[0] for process in several}
     assert [process.returncode for process in several] == [0, 0, 0]
