@@ -160,6 +160,12 @@ def _placed(config: Config) -> Config:
 def _placed_training(training: TrainingConfig) -> TrainingConfig:
     named = {name: getattr(training, name) for name in ("tokens", "staging", "fork")}
     placed = {name: _absolute(f"training.{name}", path) for name, path in named.items() if path}
+    for name, path in placed.items():
+        if without_password(path) != path:
+            raise BadInput(
+                f"training.{name}: a URI must not hold a password: it would be recorded; give it "
+                "to fsspec's own configuration"
+            )
     return structs.replace(training, **placed)
 
 
