@@ -16,6 +16,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from training import huggingface, tokenizer
@@ -331,6 +332,8 @@ def test_what_is_saved_is_loaded_bit_for_bit(
     with TemporaryDirectory() as name:
         huggingface.save(model, Path(name) / "a" / "b")
         loaded = huggingface.load(Path(name) / "a" / "b")
+        with (Path(name) / "a" / "b" / "model.safetensors").open("rb") as file:
+            assert int.from_bytes(file.read(8), "little") % 8 == 0  # weights lie aligned
     assert same(loaded, model)
     assert not loaded.wte.weight[vocabulary:].any()
     assert loaded.lm_head.weight is loaded.wte.weight
@@ -343,6 +346,8 @@ def test_what_is_saved_is_as_transformers_writes_it(folder: Path) -> None:
     saved = load_file(own / "model.safetensors")
     assert saved.keys() == published.keys()
     assert all(torch.equal(saved[name], published[name]) for name in saved)
+    with safe_open(own / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}  # else transformers 4 refuses it
     config = transformers.AutoConfig.from_pretrained(own)
     assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0, 0, 0)
     assert (config.bos_token_id, config.eos_token_id) == (None, None)
@@ -370,7 +375,10 @@ def test_a_full_disk_leaves_the_older_model(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(tmp_path.iterdir()) == names
     assert same(huggingface.load(tmp_path), first)
-    huggingface.save(second, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with (tmp_path / "model.safetensors").open("rb") as reader:
+        huggingface.save(second, tmp_path)
+        assert reader.read() == before  # who reads the older one keeps it
     assert same(huggingface.load(tmp_path), second)
 
 
@@ -398,10 +406,12 @@ def test_their_tokenizer_gives_our_ids(their_tokenizer: Any, text: str) -> None:
     assert their_tokenizer.decode(ids) == text
 
 
-def test_their_tokenizer_knows_the_end_of_text(their_tokenizer: Any) -> None:
+def test_their_tokenizer_knows_the_end_of_text(speaker: Path, their_tokenizer: Any) -> None:
     end = "<|endoftext|>"
     assert len(their_tokenizer) == tokenizer.VOCABULARY
     assert their_tokenizer.model_max_length == 24
+    about = json.loads((speaker / "tokenizer_config.json").read_text())
+    assert about["clean_up_tokenization_spaces"] is False  # true unless said, before version 5
     assert their_tokenizer(f"a{end}")["input_ids"] == [*tokenizer.encode("a"), 50256]
     as_text = their_tokenizer(f"a{end}", split_special_tokens=True)["input_ids"]
     assert as_text == tokenizer.encode(f"a{end}")
