@@ -74,28 +74,31 @@ def _beside(work: Callable[[], object], ask: Callable[[], None]) -> None:
     """Wait for `work` in a thread of its own: in the main one, Ray Train would take Ctrl-C from us
     and end the process without a word."""
     raised: list[BaseException] = []
+    # Not the thread's own `join`: where Ctrl-C interrupts one, Python takes the thread for ended.
+    ended = threading.Event()
 
     def run_it() -> None:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  -- raised below, in the thread that waits
             raised.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=run_it, name="gang", daemon=True)
-    thread.start()
+    threading.Thread(target=run_it, name="gang", daemon=True).start()
     try:
-        _wait(thread)
+        _wait(ended)
     except KeyboardInterrupt:
         ask()
-        _wait(thread)
+        _wait(ended)
         raise
     if raised:
         raise raised[0]
 
 
-def _wait(thread: threading.Thread) -> None:
-    while thread.is_alive():
-        thread.join(timeout=1.0)  # in slices: a join without end would not hear Ctrl-C
+def _wait(ended: threading.Event) -> None:
+    while not ended.wait(timeout=1.0):  # in slices: one without end would not hear Ctrl-C
+        pass
 
 
 def _resource(name: str) -> int:

@@ -159,8 +159,9 @@ def test_a_rank_that_hangs_is_ended_and_told_with_its_stack(told: Story, root: P
     assert process.returncode == 1
     last = output.splitlines()[-1]
     assert "no step was finished for training.guard.hang_s" in last
-    (stack,) = root.glob("training/*/hung-*.txt")
-    assert str(stack) in last and "all_reduce" in stack.read_text()
+    stacks = {str(path): path.read_text() for path in root.glob("training/*/hung-*.txt")}
+    assert any(path in last for path in stacks)
+    assert any("all_reduce" in stack for stack in stacks.values())
     assert story.ended(ranks)
 
 
