@@ -29,7 +29,7 @@ def watched(folder: Path, rank: int, limit_s: float) -> Iterator[Callable[[], No
             yield alive
         finally:
             faulthandler.cancel_dump_traceback_later()
-    path(folder, rank).unlink()
+            path(folder, rank).unlink(missing_ok=True)
 
 
 def path(folder: Path, rank: int) -> Path:
