@@ -1,7 +1,9 @@
 """`metrics.jsonl` of a run: one line a step, in the order of steps, each step once.
 
-A line has step, loss, lr, grad_norm, tokens (of the run so far), tokens_per_s and seconds (of the
-step), and validation_loss where the step looked at the validation split.
+A line has step, loss, lr, grad_norm (null where it was not finite), tokens (of the run so far),
+tokens_per_s, seconds, data_wait_s and checkpoint_stall_s (of the step), mfu (null where no peak was
+measured), memory_bytes, applied, steps_not_applied (of the run so far), and validation_loss where
+the step looked at the validation split.
 """
 
 import os
@@ -50,7 +52,10 @@ class Writer:
 
     def sync(self) -> None:
         """Put all lines on the disk: a checkpoint must not know of steps that they do not."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def read(folder: Path | str) -> list[dict[str, Any]]:

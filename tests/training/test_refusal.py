@@ -37,3 +37,15 @@ def test_a_word_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> No
     with pytest.raises(OSError, match=r"refused\.json"):
         refusal.write(tmp_path, LOST)
     assert [path.name for path in tmp_path.iterdir()] == ["refused.json"]
+
+
+@pytest.mark.parametrize("refusal_", [LOST, Refusal(says='ä "quoted"\nword', input=True)])
+def test_words_come_back_as_they_are(tmp_path: Path, refusal_: Refusal) -> None:
+    refusal.write(tmp_path, refusal_)
+    assert refusal.read(tmp_path) == refusal_
+
+
+def test_the_last_word_counts(tmp_path: Path) -> None:
+    refusal.write(tmp_path, Refusal(says="before", input=True))
+    refusal.write(tmp_path, LOST)
+    assert refusal.read(tmp_path) == LOST
