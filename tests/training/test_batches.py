@@ -118,6 +118,9 @@ def test_epochs_and_seeds_have_different_orders() -> None:
         for epoch in range(3)
     }
     assert len(orders) == 9
+    # So do batches that are epochs.
+    epochs = {tuple(batches.step_windows(1, number, 50, 50).tolist()) for number in range(5)}
+    assert len(epochs) == 5
 
 
 def test_neighbours_are_torn_apart() -> None:

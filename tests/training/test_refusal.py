@@ -1,5 +1,7 @@
 """What one rank writes for whoever started it: whole, or not there."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -30,6 +32,18 @@ def test_ranks_that_write_at_once_leave_one_whole_word(tmp_path: Path) -> None:
         rank.join()
     assert refusal.read(tmp_path) in words
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_word_that_did_not_reach_the_disk_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"refused\.json"):
+        refusal.write(tmp_path, LOST)
+    assert refusal.read(tmp_path) is None and [*tmp_path.iterdir()] == []
 
 
 def test_a_word_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ from training import batches, checkpoint, guard, metrics, schedule
 from training.config import TrainingConfig
 config, folder = TrainingConfig(), Path({str(tmp_path)!r})
 batches.step_windows(config.seed, 3, config.batch_windows(), 1000)
-schedule.learning_rate(3, config)
+schedule.learning_rate(1000, config)
 checkpoint.begin(checkpoint.run_folder(folder, config, "tokens"), 1)
 line = {{"step": 1, "loss": 1.0, "grad_norm": 1.0}}
 with metrics.Writer(folder, 0) as lines:
