@@ -1,5 +1,6 @@
 """A run's metrics for TensorBoard, beside `metrics.jsonl`: the same numbers, by the same names."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,12 @@ class Board:
 
     def __init__(self, folder: Path, after_step: int) -> None:
         """Go on after `after_step`: TensorBoard then hides later steps of the course given up."""
-        self._writer = SummaryWriter(str(folder / _FOLDER), purge_step=after_step + 1)
+        # By themselves files are named by the second: one opened within the same would replace it.
+        self._writer = SummaryWriter(
+            str(folder / _FOLDER),
+            purge_step=after_step + 1,
+            filename_suffix=f".{time.time_ns()}",
+        )
 
     def __enter__(self) -> "Board":
         return self

@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Meta
 
 _CHANGES = {"changes": ["training"]}
+_FINITE = 1e9
+"""An infinite number has no place in JSON, where settings are kept, nor among timers."""
 
 Preset = Literal["gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 
@@ -83,7 +85,7 @@ the system after each pass: 130 small steps on two ranks took 112 s of CPU witho
 class GuardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is watched while training, and what is done about it."""
 
-    z_score: Annotated[float, Meta(ge=0.0, extra=_CHANGES)] = 6.0
+    z_score: Annotated[float, Meta(ge=0.0, le=_FINITE, extra=_CHANGES)] = 6.0
     """A loss or gradient norm this many deviations above the mean of those before is a spike: the
     sources of its batch are written to spikes.jsonl. 0 never looks."""
 
@@ -97,7 +99,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Steps in a row whose gradient is not finite, which change nothing and are counted; one more
     ends the run. A loss that is not a number ends it at once."""
 
-    hang_s: Annotated[float, Meta(ge=0.0)] = 1800.0
+    hang_s: Annotated[float, Meta(ge=0.0, le=_FINITE)] = 1800.0
     """Seconds without a finished step after which a rank writes its stacks to hung-*.txt and ends;
     longer than the first step takes to compile. 0 waits for ever."""
 
@@ -162,7 +164,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     final_learning_rate_share: Annotated[float, Meta(ge=0.0, le=1.0, extra=_CHANGES)] = 0.1
     """Share of `learning_rate` that is left at the last step."""
 
-    weight_decay: Annotated[float, Meta(ge=0.0, extra=_CHANGES)] = 0.1
+    weight_decay: Annotated[float, Meta(ge=0.0, le=_FINITE, extra=_CHANGES)] = 0.1
     """AdamW's decoupled decay of matrices and embeddings; biases and norms have none."""
 
     beta1: Annotated[float, Meta(ge=0.0, lt=1.0, extra=_CHANGES)] = 0.9
@@ -171,7 +173,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     beta2: Annotated[float, Meta(ge=0.0, lt=1.0, extra=_CHANGES)] = 0.95
     """Adam's memory of the gradient's square."""
 
-    clip: Annotated[float, Meta(ge=0.0, extra=_CHANGES)] = 1.0
+    clip: Annotated[float, Meta(ge=0.0, le=_FINITE, extra=_CHANGES)] = 1.0
     """A longer gradient is cut to this norm; 0 never cuts."""
 
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1, extra=_CHANGES)] = 1

@@ -19,6 +19,8 @@ def write(path: Path, content: bytes) -> None:
         to_disk(unfinished)
         unfinished.replace(path)
         to_disk(path.parent)
+    except OSError as error:  # a disk that is full or fails names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -30,7 +32,7 @@ def to_disk(path: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if not path.is_dir() or error.errno not in _UNSYNCED:
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 

@@ -29,8 +29,11 @@ class Spikes:
         """The z-scores of what spikes in this step's metrics, by name; empty where nothing does.
 
         A z-score is (value - mean) / deviation over the last `window` steps; only what is too
-        high is a spike, as falling is what a loss is for.
+        high is a spike, as falling is what a loss is for. A step that was not applied is none, as
+        it changed nothing.
         """
+        if not _applied(line):
+            return {}
         found = {name: z for name in _WATCHED if (z := self._z(name, line[name])) is not None}
         self._add(line)
         return found
@@ -44,7 +47,11 @@ class Spikes:
         return z if z > self._config.z_score else None
 
     def _add(self, line: Mapping[str, Any]) -> None:
-        # A step whose gradient was not finite has no norm, and would make all deviations so.
-        if line.get("applied", True):
+        if _applied(line):
             for name in _WATCHED:
                 self._seen[name].append(line[name])
+
+
+def _applied(line: Mapping[str, Any]) -> bool:
+    """Whether a step has a norm: one whose gradient was not finite has none."""
+    return bool(line.get("applied", True))

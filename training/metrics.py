@@ -57,7 +57,10 @@ class Writer:
 
     def sync(self) -> None:
         """Put all lines on the disk: a checkpoint must not know of steps that they do not."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def path(folder: Path) -> Path:

@@ -29,8 +29,8 @@ def watched(folder: Path, rank: int, limit_s: float) -> Iterator[Callable[[], No
             yield alive
         finally:
             faulthandler.cancel_dump_traceback_later()
-    if not path(folder, rank).stat().st_size:
-        path(folder, rank).unlink()
+            if not file.tell():  # stacks of an attempt before this one stay
+                path(folder, rank).unlink(missing_ok=True)
 
 
 def path(folder: Path, rank: int) -> Path:

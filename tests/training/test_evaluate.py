@@ -6,35 +6,71 @@ import msgspec
 import pytest
 import torch
 
-from training import checkpoint, loop, tokens
+from training import checkpoint, loop, metrics, parts, tokens
+from training.checkpoint import Marker, Probe
 from training.config import BadInput, ModelConfig, TrainingConfig
-from training.engine import PlainEngine, own_weights
-from training.evaluate import evaluate, perplexity
-from training.model import build
+from training.engine import PlainEngine
+from training.evaluate import evaluate, open_model, perplexity
+from training.model import GPT2, build, own_weights
+from training.run import Run
 
 
 @pytest.fixture
 def run_folder(config: TrainingConfig, tokens_folder: Path, tmp_path: Path) -> Path:
-    engine = PlainEngine(config, build(config.sizes(), config.seed), torch.device("cpu"))
+    """A run of twenty steps that has looked at all of the validation split."""
+    config = msgspec.structs.replace(config, evaluate_windows=1000)
     train, validation = (tokens.open_split(tokens_folder, s) for s in ("train", "validation"))
-    loop.train(loop.Run(config, engine, train, validation, tmp_path / "run"), None)
+    engine = PlainEngine(config, build(config.sizes(), config.seed), torch.device("cpu"))
+    run = Run(
+        config=config, engine=engine, train=train, validation=validation,
+        tokens_folder=tokens_folder, folder=tmp_path / "run", micro=2,
+    )  # fmt: skip
+    loop.train(run)
     return tmp_path / "run"
+
+
+def sealed(folder: Path, config: TrainingConfig, model: GPT2) -> None:
+    """A checkpoint of this model's weights."""
+    unfinished = checkpoint.begin(folder, 1)
+    place = parts.path(unfinished, 0)
+    weights = {f"weights/{name}": weight for name, weight in own_weights(model).items()}
+    marker = Marker(
+        step=1, applied=1, samples=8, skipped=[], world=1, zero_stage=1, tokens="", manifest="",
+        settings=config, probe=Probe(ids=[], loss=0.0),
+        files={place.name: parts.write(place, weights)},
+    )  # fmt: skip
+    checkpoint.seal(unfinished, marker)
+
+
+@pytest.mark.parametrize("step", [20, 10])
+def test_the_loss_is_the_one_that_the_run_saw_itself(
+    config: TrainingConfig, tokens_folder: Path, run_folder: Path, step: int
+) -> None:
+    seen = {line["step"]: line.get("validation_loss") for line in metrics.read(run_folder)}
+    for path in run_folder.glob("step-*"):
+        if int(path.name.removeprefix("step-")) > step:
+            (path / "COMPLETE").unlink()
+    found = evaluate(str(run_folder), str(tokens_folder), config)
+    assert found["step"] == step
+    assert found["loss"] == pytest.approx(seen[step], rel=1e-6)
+    assert len({seen[5], seen[10], seen[15], seen[20]}) == 4
 
 
 def test_the_loss_is_the_mean_over_all_whole_windows(
     config: TrainingConfig, tokens_folder: Path, run_folder: Path
 ) -> None:
+    """By logits alone, window by window."""
     found = evaluate(str(run_folder), str(tokens_folder), config)
-    model = build(config.sizes(), 1)
-    weights = torch.load(run_folder / "step-000020" / checkpoint.WEIGHTS, weights_only=True)
-    model.load_state_dict(weights | {"lm_head.weight": weights["wte.weight"]})
+    model, _ = open_model(str(run_folder), config)
     split = tokens.open_split(tokens_folder, "validation")
     losses: list[float] = []
     for number in range(split.windows(16)):
-        ids = torch.from_numpy(split.window(number, 16).astype("int64"))[None]
+        ids = torch.from_numpy(split.window(number, 16).astype("int64"))
         with torch.no_grad():
-            losses.append(float(model(ids[:, :-1], ids[:, 1:])))
+            logits = model.logits(ids[None, :-1])[0]
+        losses.append(float(torch.nn.functional.cross_entropy(logits, ids[1:])))
     assert found["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    assert found["loss"] is not None
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
     assert (found["tokens"], found["step"]) == (16 * len(losses), 20)
 
@@ -63,9 +99,7 @@ def test_the_worst_model_is_told_in_json(
     model = build(config.sizes(), 1)
     with torch.no_grad():
         model.ln_f.weight.fill_(1e6)
-    unfinished = checkpoint.begin(tmp_path / "run", 1)
-    torch.save(own_weights(model), unfinished / checkpoint.WEIGHTS)
-    checkpoint.seal(unfinished, step=1, world=1, tokens="", settings=config)
+    sealed(tmp_path / "run", config, model)
     found = evaluate(str(tmp_path / "run"), str(tokens_folder), config)
     assert found["loss"] is not None and found["loss"] > 710
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -79,7 +113,22 @@ def test_it_is_better_than_knowing_nothing_and_reads_the_newest(
     (run_folder / "step-000020" / "COMPLETE").unlink()
     early = evaluate(str(run_folder), str(tokens_folder), config)
     assert early["step"] == 10
+    assert late is not None and early["loss"] is not None
     assert late < early["loss"] < math.log(61)
+
+
+def test_the_model_that_is_opened_is_the_one_that_was_saved(
+    config: TrainingConfig, tmp_path: Path
+) -> None:
+    model = build(config.sizes(), 7)
+    sealed(tmp_path / "run", config, model)
+    found, step = open_model(str(tmp_path / "run"), config)
+    assert step == 1 and not found.training
+    for (name, weight), (other_name, other) in zip(
+        model.named_parameters(), found.named_parameters(), strict=True
+    ):
+        assert name == other_name and torch.equal(weight, other)
+    assert found.lm_head.weight is found.wte.weight
 
 
 def test_what_is_missing_is_said_in_one_line(

@@ -1,25 +1,35 @@
+import math
 from collections import Counter
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from training import checkpoint, tokenizer
+from training import checkpoint, parts, tokenizer
+from training.checkpoint import Marker, Probe
 from training.config import BadInput, ModelConfig, SampleConfig, TrainingConfig
-from training.engine import own_weights
 from training.evaluate import open_model
 from training.generate import continuation, draw, generate
-from training.model import build
+from training.model import GPT2, build, own_weights
 
 SIZES = ModelConfig(layers=2, heads=2, width=8, context=8)
 CONFIG = TrainingConfig(model=SIZES, sample=SampleConfig(max_new_tokens=6))
 
 
-def run_folder(folder: Path, config: TrainingConfig) -> str:
+def run_folder(folder: Path, config: TrainingConfig, model: GPT2 | None = None) -> str:
+    """A run whose checkpoint has this model's weights, or first ones."""
     unfinished = checkpoint.begin(folder, 1)
-    torch.save(own_weights(build(config.sizes(), 5)), unfinished / checkpoint.WEIGHTS)
-    checkpoint.seal(unfinished, step=1, world=1, tokens="", settings=config)
+    place = parts.path(unfinished, 0)
+    found = own_weights(model or build(config.sizes(), 5))
+    digest = parts.write(place, {f"weights/{name}": weight for name, weight in found.items()})
+    marker = Marker(
+        step=1, applied=1, samples=8, skipped=[], world=1, zero_stage=1, tokens="", manifest="",
+        settings=config, probe=Probe(ids=[], loss=0.0), files={place.name: digest},
+    )  # fmt: skip
+    checkpoint.seal(unfinished, marker)
     return str(folder)
 
 
@@ -120,3 +130,57 @@ def test_an_end_of_text_ends_the_sample_and_padded_ids_never_come() -> None:
     with torch.no_grad():
         model.wte.weight[50256] = 0.0
     assert all(id_ < tokenizer.END_OF_TEXT for id_ in continuation(model, [1], greedy, seed=1))
+
+
+@pytest.mark.parametrize("vocabulary", [257, 300, 319])
+@pytest.mark.parametrize("cached", [True, False])
+def test_rows_of_padding_are_never_drawn_however_wild(vocabulary: int, cached: bool) -> None:
+    """Not even where they would be the likeliest by far."""
+    sizes = msgspec.structs.replace(SIZES, vocabulary=vocabulary)
+    model = build(sizes, 1)
+    with torch.no_grad():
+        model.wte.weight[vocabulary:] = 50.0
+        model.ln_f.bias.fill_(9.0)
+    assert sizes.padded_vocabulary() == 320
+    wild = SampleConfig(temperature=100.0, top_k=0, max_new_tokens=200)
+    found = continuation(model, [1], wild, seed=1, cached=cached)
+    assert len(found) == 200 and len(set(found)) > 50 and max(found) < vocabulary
+
+
+def test_text_of_a_small_vocabulary_is_made_of_its_ids(tmp_path: Path) -> None:
+    wild = SampleConfig(temperature=100.0, top_k=0, max_new_tokens=60)
+    sizes = msgspec.structs.replace(SIZES, vocabulary=257)
+    config = msgspec.structs.replace(CONFIG, model=sizes, sample=wild)
+    folder = run_folder(tmp_path, config)
+    model, _ = open_model(folder, config)
+    ids = continuation(model, tokenizer.encode("a"), wild, seed=4)
+    assert max(ids) < 257
+    assert generate(folder, "a", config, seed=4) == "a" + tokenizer.decode(ids)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(-40, 40).map(lambda each: each / 8), min_size=1, max_size=12),
+    st.integers(0, 14),
+    st.floats(0.01, 1.0),
+    st.sampled_from([0.05, 0.5, 1.0, 100.0]),
+    st.integers(0, 2**31),
+)
+def test_what_is_drawn_is_among_the_likeliest_that_are_allowed(
+    logits: list[float], top_k: int, top_p: float, temperature: float, seed: int
+) -> None:
+    """Told one by one: an id may come while those likelier have not yet reached the share."""
+    sample = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    order = sorted(range(len(logits)), key=lambda id_: (-logits[id_], id_))
+    order = order[: top_k or len(order)]
+    weights = [math.exp((logits[id_] - max(logits)) / temperature) for id_ in order]
+    allowed, reached = set(), 0.0
+    for id_, weight in zip(order, weights, strict=True):
+        if reached < top_p * (1 + 1e-9):
+            allowed.add(id_)
+        reached += weight / sum(weights)
+    random = torch.Generator().manual_seed(seed)
+    found = {draw(torch.tensor(logits), sample, random) for _ in range(20)}
+    assert found <= allowed
+    if len(allowed) == 1:
+        assert found == allowed == {order[0]}

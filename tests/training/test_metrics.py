@@ -1,3 +1,5 @@
+import errno
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -5,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from training import metrics
 from training.config import BadInput
@@ -78,3 +82,72 @@ def test_half_a_line_is_left_out_and_gone_after_a_resume(tmp_path: Path) -> None
     with metrics.Writer(tmp_path, 1) as lines:
         lines.write(line(2))
     assert metrics.read(tmp_path) == [line(1), line(2)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 6), st.data())
+def test_a_crash_at_any_byte_costs_no_line_that_was_whole(
+    tmp_path_factory: pytest.TempPathFactory, steps: int, data: st.DataObject
+) -> None:
+    """And a resume after any step that is still there makes the file one of that course alone."""
+    folder = tmp_path_factory.mktemp("run")
+    old = [line(step, 1 / 3) | {"seconds": 0.25} for step in range(1, steps + 1)]
+    with metrics.Writer(folder, 0) as lines:
+        for each in old:
+            lines.write(each)
+    path = folder / "metrics.jsonl"
+    whole = path.read_bytes()
+    left = data.draw(st.integers(0, len(whole)), "bytes that are left")
+    path.write_bytes(whole[:left])
+    kept = whole[:left].count(b"\n")
+    assert metrics.read(folder) == old[:kept]
+    after = data.draw(st.integers(0, kept), "the checkpoint's step")
+    with metrics.Writer(folder, after) as lines:
+        lines.write(line(after + 1, 9.0))
+    assert metrics.read(folder) == [*old[:after], line(after + 1, 9.0)]
+
+
+def test_numbers_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    numbers = {"loss": 0.1 + 0.2, "lr": 5e-324, "tokens": float(2**53), "grad_norm": 1e300}
+    with metrics.Writer(tmp_path, 0) as lines:
+        lines.write({"step": 1} | numbers)
+    assert metrics.read(tmp_path) == [{"step": 1} | numbers]
+
+
+def test_what_is_not_known_is_null(tmp_path: Path) -> None:
+    with metrics.Writer(tmp_path, 0) as lines:
+        lines.write({"step": 1, "mfu": None, "applied": True})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step":1,"mfu":null,"applied":true}\n'
+
+
+def test_a_resume_that_cannot_write_leaves_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with metrics.Writer(tmp_path, 0) as lines:
+        lines.write(line(1))
+        lines.write(line(2))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        metrics.Writer(tmp_path, 1)
+    assert metrics.read(tmp_path) == [line(1), line(2)]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_lines_that_do_not_reach_the_disk_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a checkpoint that would know of them."""
+    with metrics.Writer(tmp_path, 0) as lines:
+        lines.write(line(1))
+        lines.sync()
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=r"Input/output error: '.*metrics\.jsonl'"):
+            lines.sync()

@@ -1,5 +1,7 @@
 """What one rank writes for whoever started it: whole, or not there."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -32,8 +34,32 @@ def test_ranks_that_write_at_once_leave_one_whole_word(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_word_that_did_not_reach_the_disk_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"refused\.json"):
+        refusal.write(tmp_path, LOST)
+    assert refusal.read(tmp_path) is None and [*tmp_path.iterdir()] == []
+
+
 def test_a_word_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "refused.json").mkdir()
     with pytest.raises(OSError, match=r"refused\.json"):
         refusal.write(tmp_path, LOST)
     assert [path.name for path in tmp_path.iterdir()] == ["refused.json"]
+
+
+@pytest.mark.parametrize("refusal_", [LOST, Refusal(says='ä "quoted"\nword', input=True)])
+def test_words_come_back_as_they_are(tmp_path: Path, refusal_: Refusal) -> None:
+    refusal.write(tmp_path, refusal_)
+    assert refusal.read(tmp_path) == refusal_
+
+
+def test_the_last_word_counts(tmp_path: Path) -> None:
+    refusal.write(tmp_path, Refusal(says="before", input=True))
+    refusal.write(tmp_path, LOST)
+    assert refusal.read(tmp_path) == LOST
