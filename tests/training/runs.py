@@ -8,17 +8,19 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from training import loop, metrics, tokens
+from training import batches, loop, metrics, tokens
 from training.config import TrainingConfig
 from training.engine import Engine, PlainEngine
 from training.loop import Line
@@ -29,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 DEADLINE_S = 300
 """A hang ends the test; no assertion depends on it."""
+
+BAD = 61
 
 TIMED = {"tokens_per_s", "seconds", "mfu", "memory_bytes", "data_wait_s", "checkpoint_stall_s"}
 """What of a line may differ between two runs that are the same."""
@@ -87,7 +91,29 @@ def apart(lines: list[Line], others: list[Line]) -> float:
     return max(abs(a - b) for a, b in pairs)
 
 
-def unsound(config: TrainingConfig, spoils: int) -> GPT2:
+def flat(config: TrainingConfig, **change: Any) -> TrainingConfig:
+    """With an id, BAD, that stands nowhere yet. The rate never changes, so that leaving a batch out
+    shifts nothing but the numbers of steps."""
+    sizes = msgspec.structs.replace(config.sizes(), vocabulary=BAD + 1)
+    settings = {"warmup_steps": 0, "final_learning_rate_share": 1.0, "evaluate_every": 0}
+    return msgspec.structs.replace(config, model=sizes, **settings, **change)
+
+
+def put(
+    config: TrainingConfig, shards: Path, number: int, ids: Sequence[int], row: int = 2
+) -> None:
+    """Begin a window of batch `number` with these ids."""
+    context, windows = config.sizes().context, tokens.open_split(shards, "train").windows(16)
+    batch = batches.step_windows(config.seed, number, config.batch_windows(), windows)
+    begin = int(batch[2]) * context + 1
+    lengths = tokens.shard_lengths(shards, "train")
+    stream = np.concatenate([np.fromfile(path, "<u2") for path in lengths])
+    stream[begin : begin + len(ids)] = ids
+    for path, part in zip(lengths, np.split(stream, np.cumsum([*lengths.values()])), strict=False):
+        part.tofile(path)
+
+
+def unsound(config: TrainingConfig, spoils: int = BAD) -> GPT2:
     """A model whose gradient is not finite in a pass that holds the id `spoils`; its loss is."""
     model = build(config.sizes(), config.seed)
     held = []

@@ -11,7 +11,7 @@ import torch
 from torch import distributed as dist
 
 from tests.training import runs
-from training import batches, checkpoint, course, loop, parts, tokens
+from training import checkpoint, course, loop, parts
 from training.config import ModelConfig, TrainingConfig
 from training.loop import Line
 
@@ -176,25 +176,6 @@ def test_a_state_comes_back_from_every_stage_bit_for_bit(
     assert len(lost) == 7 and set(lost.values()) == {0.0}
 
 
-BAD = 61
-
-
-def spoiled(config: TrainingConfig, folder: Path) -> TrainingConfig:
-    """One window of batch 5 holds an id that stands nowhere else. The rate never changes, so that
-    leaving a batch out shifts nothing but steps."""
-    sizes = ModelConfig(layers=2, heads=2, width=16, context=16, vocabulary=62)
-    flat = changed(config, model=sizes, warmup_steps=0, final_learning_rate_share=1.0)
-    flat = changed(flat, evaluate_every=0, stop_after=10)
-    train = tokens.open_split(folder, "train")
-    window = batches.step_windows(flat.seed, 5, 8, train.windows(16))[3]
-    path = folder / "00000.train.bin"
-    ids = bytearray(path.read_bytes())
-    assert 32 * window + 16 < len(ids)
-    ids[32 * window + 16 : 32 * window + 18] = BAD.to_bytes(2, "little")
-    path.write_bytes(ids)
-    return flat
-
-
 def both(configs: Configs, root: Path) -> dict[str, list[list[Line]]]:
     """On a rank: each with a gradient that is lost once, and without that batch."""
     found = {}
@@ -204,7 +185,7 @@ def both(configs: Configs, root: Path) -> dict[str, list[list[Line]]]:
             out.mkdir()
             course.write_skipped(out, [5])
         dist.barrier()
-        model = runs.unsound(config, BAD)
+        model = runs.unsound(config)
         there = runs.train(runs.zero(config, root / name, model))
         found[name] = [there, runs.train(runs.zero(config, out))]
     return found
@@ -213,10 +194,11 @@ def both(configs: Configs, root: Path) -> dict[str, list[list[Line]]]:
 def test_a_step_whose_gradient_is_not_finite_on_one_rank_is_no_step_on_any(
     config: TrainingConfig, tokens_folder: Path
 ) -> None:
-    flat, root = spoiled(config, tokens_folder), tokens_folder.parent
+    flat, root = runs.flat(config, stop_after=10), tokens_folder.parent
+    runs.put(flat, tokens_folder, 5, [runs.BAD])
     configs = {f"{n}": changed(flat, zero_stage=n) for n in STAGES}
     offloaded = {f"{n}-off": changed(configs[f"{n}"], offload_optimizer=True) for n in (1, 2, 3)}
-    expected = runs.train(runs.plain(flat, root / "plain", runs.unsound(flat, BAD)))
+    expected = runs.train(runs.plain(flat, root / "plain", runs.unsound(flat)))
     for name, (lines, without) in runs.ranks(2, both, configs | offloaded, root).items():
         assert [line["applied"] for line in lines] == [True] * 5 + [False] + [True] * 4, name
         assert [line["steps_not_applied"] for line in lines] == [0] * 5 + [1] * 5, name
