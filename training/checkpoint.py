@@ -67,6 +67,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """How to know that what was read is what was written."""
     files: dict[str, str]
     """sha256 of every file, by its name."""
+    digest: str = ""
+    """sha256 of all that stands above: `seal` fills it in."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def begin(folder: Path, step: int) -> Path:
 def seal(unfinished: Path, marker: Marker) -> Checkpoint:
     """Make a checkpoint of an unfinished folder in which the files that `marker` names are on the
     disk; no other file may be there."""
+    marker = msgspec.structs.replace(marker, digest=_digest(marker))
     content = msgspec.json.format(msgspec.json.encode(marker)) + b"\n"
     files.write(unfinished / COMPLETE, content)
     final = unfinished.with_name(f"step-{marker.step:06d}")
@@ -182,7 +185,8 @@ def resume(folder: Path) -> Checkpoint | None:
 def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, tokens: str) -> None:
     """BadInput where `config` or `tokens` cannot go on from `found`."""
     marker, mine, its = found.marker, config.trained(), found.marker.settings.trained()
-    for name in mine:
+    # What a run was forked from may lie elsewhere now: that counts by content, in its folder's name.
+    for name in sorted(mine.keys() - {"fork"}):
         if mine[name] != its[name]:
             raise BadInput(
                 f"training.{name}: is {mine[name]}, but {found.folder} was trained with "
@@ -251,11 +255,18 @@ def _set_aside(path: Path) -> None:
 def _open(path: Path) -> Checkpoint:
     """ValueError or OSError says what is damaged."""
     marker = msgspec.json.decode((path / COMPLETE).read_bytes(), type=Marker)
+    if marker.digest != _digest(marker):
+        raise ValueError(f"{COMPLETE} is not the file that was written")
     found = _hashes(path)
     for name in sorted(marker.files.keys() | found.keys()):
         if marker.files.get(name) != found.get(name):
             raise ValueError(f"{name} is not the file that was written")
     return Checkpoint(path, marker)
+
+
+def _digest(marker: Marker) -> str:
+    blank = msgspec.structs.replace(marker, digest="")
+    return hashlib.sha256(msgspec.json.encode(blank)).hexdigest()
 
 
 def _hashes(folder: Path) -> dict[str, str]:
