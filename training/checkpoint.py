@@ -185,7 +185,7 @@ def resume(folder: Path) -> Checkpoint | None:
 def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, tokens: str) -> None:
     """BadInput where `config` or `tokens` cannot go on from `found`."""
     marker, mine, its = found.marker, config.trained(), found.marker.settings.trained()
-    # What a run was forked from may lie elsewhere now: that counts by content, in its folder's name.
+    # A fork's source may lie elsewhere now: it counts by content, in the name of the run's folder.
     for name in sorted(mine.keys() - {"fork"}):
         if mine[name] != its[name]:
             raise BadInput(

@@ -99,16 +99,16 @@ def flat(config: TrainingConfig, **change: Any) -> TrainingConfig:
     return msgspec.structs.replace(config, model=sizes, **settings, **change)
 
 
-def put(
-    config: TrainingConfig, shards: Path, number: int, ids: Sequence[int], row: int = 2
-) -> None:
-    """Begin a window of batch `number` with these ids."""
-    context, windows = config.sizes().context, tokens.open_split(shards, "train").windows(16)
+def put(config: TrainingConfig, shards: Path, number: int, ids: Sequence[int]) -> None:
+    """Begin a window of batch `number` with these ids; all its windows, where they fill one."""
+    context = config.sizes().context
+    windows = tokens.open_split(shards, "train").windows(context)
     batch = batches.step_windows(config.seed, number, config.batch_windows(), windows)
-    begin = int(batch[2]) * context + 1
     lengths = tokens.shard_lengths(shards, "train")
     stream = np.concatenate([np.fromfile(path, "<u2") for path in lengths])
-    stream[begin : begin + len(ids)] = ids
+    for window in batch if len(ids) == context - 1 else batch[2:3]:
+        begin = int(window) * context + 1
+        stream[begin : begin + len(ids)] = ids
     for path, part in zip(lengths, np.split(stream, np.cumsum([*lengths.values()])), strict=False):
         part.tofile(path)
 
