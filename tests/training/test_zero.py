@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from tests.training import runs
 from training import checkpoint, course, loop, parts
-from training.config import ModelConfig, TrainingConfig
+from training.config import GuardConfig, ModelConfig, TrainingConfig
 from training.loop import Line
 
 pytestmark = pytest.mark.slow
@@ -194,21 +194,39 @@ def both(configs: Configs, root: Path) -> dict[str, list[list[Line]]]:
 def test_a_step_whose_gradient_is_not_finite_on_one_rank_is_no_step_on_any(
     config: TrainingConfig, tokens_folder: Path
 ) -> None:
-    flat, root = runs.flat(config, stop_after=10), tokens_folder.parent
+    flat, root = runs.flat(config, stop_after=9), tokens_folder.parent
     runs.put(flat, tokens_folder, 5, [runs.BAD])
     configs = {f"{n}": changed(flat, zero_stage=n) for n in STAGES}
     offloaded = {f"{n}-off": changed(configs[f"{n}"], offload_optimizer=True) for n in (1, 2, 3)}
     expected = runs.train(runs.plain(flat, root / "plain", runs.unsound(flat)))
     for name, (lines, without) in runs.ranks(2, both, configs | offloaded, root).items():
-        assert [line["applied"] for line in lines] == [True] * 5 + [False] + [True] * 4, name
-        assert [line["steps_not_applied"] for line in lines] == [0] * 5 + [1] * 5, name
+        assert [line["applied"] for line in lines] == [True] * 5 + [False] + [True] * 3, name
+        assert [line["steps_not_applied"] for line in lines] == [0] * 5 + [1] * 4, name
         assert lines[5]["grad_norm"] is None and lines[5]["loss"] < 5
         for key in ("loss", "grad_norm"):
             follow = [line[key] for line in lines[6:]]
-            assert follow == [line[key] for line in without[5:9]], (name, key)
+            assert follow == [line[key] for line in without[5:8]], (name, key)
         assert runs.apart(lines, expected) < 1e-4
         found = checkpoint.newest(root / name)
-        assert found is not None and (found.marker.step, found.marker.applied) == (10, 9)
+        assert found is not None and (found.marker.step, found.marker.applied) == (9, 8)
+
+
+def test_a_spike_is_rolled_back_on_two_ranks_as_on_one(
+    config: TrainingConfig, tokens_folder: Path
+) -> None:
+    root, guard = tokens_folder.parent, GuardConfig(z_score=8.0, window=8, rollback=True)
+    there = runs.flat(config, guard=guard, checkpoint_every=6, stop_after=15)
+    runs.put(there, tokens_folder, 9, [runs.BAD] * 15)
+    expected = runs.train(runs.plain(there, root / "plain"))
+    configs = {f"{n}": changed(there, zero_stage=n) for n in STAGES}
+    found = runs.ranks(2, each, configs, root)
+    again = runs.ranks(2, each, {f"{n}-again": changed(there, zero_stage=n) for n in (1, 3)}, root)
+    for name, lines in found.items():
+        assert runs.apart(lines, expected) < 1e-4, name
+        assert course.read_skipped(root / name) == {9}
+        assert len((root / name / "spikes.jsonl").read_bytes().splitlines()) == 1
+        if f"{name}-again" in again:
+            assert runs.course(again[f"{name}-again"]) == runs.course(lines), name
 
 
 def overflowing(config: TrainingConfig, root: Path) -> list[tuple[bool, bool, bool]]:
