@@ -149,7 +149,7 @@ def seal(unfinished: Path, marker: Marker) -> Checkpoint:
     """Make a checkpoint of an unfinished folder in which the files that `marker` names are on the
     disk; no other file may be there."""
     content = msgspec.json.format(msgspec.json.encode(marker)) + b"\n"
-    files.write(unfinished / COMPLETE, content)
+    files.write(unfinished / COMPLETE, content + _digest(content))
     final = unfinished.with_name(f"step-{marker.step:06d}")
     if final.exists():  # a damaged one, which whoever resumed only passed over
         _set_aside(final)
@@ -187,7 +187,8 @@ def resume(folder: Path) -> Checkpoint | None:
 def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, tokens: str) -> None:
     """BadInput where `config` or `tokens` cannot go on from `found`."""
     marker, mine, its = found.marker, config.trained(), found.marker.settings.trained()
-    for name in mine:
+    # A fork's source may lie elsewhere now: it counts by content, in the name of the run's folder.
+    for name in sorted(mine.keys() - {"fork"}):
         if mine[name] != its[name]:
             raise BadInput(
                 f"training.{name}: is {mine[name]}, but {found.folder} was trained with "
@@ -255,12 +256,21 @@ def _set_aside(path: Path) -> None:
 
 def _open(path: Path) -> Checkpoint:
     """ValueError or OSError says what is damaged."""
-    marker = msgspec.json.decode((path / COMPLETE).read_bytes(), type=Marker)
+    written = (path / COMPLETE).read_bytes()
+    content, digest = written[: -len(_digest(b""))], written[-len(_digest(b"")) :]
+    if digest != _digest(content):
+        raise ValueError(f"{COMPLETE} is not the file that was written")
+    marker = msgspec.json.decode(content, type=Marker)
     found = _hashes(path)
     for name in sorted(marker.files.keys() | found.keys()):
         if marker.files.get(name) != found.get(name):
             raise ValueError(f"{name} is not the file that was written")
     return Checkpoint(path, marker)
+
+
+def _digest(content: bytes) -> bytes:
+    """The last line of COMPLETE: its own sha256."""
+    return f"sha256 {hashlib.sha256(content).hexdigest()}\n".encode()
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -10,9 +10,13 @@ import pytest
 from training.config import ModelConfig, TrainingConfig
 
 # Training is an extra: what needs it is left out where it is not installed.
-_HEAVY = ["model", "cross_entropy", "huggingface", "engine", "loop", "evaluate", "generate"]
+_HEAVY = [
+    "model", "cross_entropy", "huggingface", "engine", "loop", "course", "parts", "saver",
+    "checkpoint", "evaluate", "generate",
+]  # fmt: skip
 collect_ignore = [f"test_{name}.py" for name in _HEAVY if find_spec("torch") is None]
-collect_ignore += ["test_zero.py"] if find_spec("deepspeed") is None else []
+_RANKS = ["zero", "rank"]
+collect_ignore += [f"test_{name}.py" for name in _RANKS if find_spec("deepspeed") is None]
 
 SIZES = ModelConfig(layers=2, heads=2, width=16, context=16, vocabulary=61)
 

@@ -1,31 +1,50 @@
 import logging
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from training import checkpoint
-from training.checkpoint import Checkpoint
-from training.config import BadInput, ModelConfig, TrainingConfig
+from training import checkpoint, files
+from training.checkpoint import Checkpoint, Marker, Probe
+from training.config import BadInput, GuardConfig, ModelConfig, TrainingConfig
+
+PARTS = ["part-00000.safetensors", "part-00001.safetensors"]
 
 
 def make(folder: Path, step: int, config: TrainingConfig | None = None) -> Checkpoint:
     unfinished = checkpoint.begin(folder, step)
-    (unfinished / "engine").mkdir()
-    (unfinished / "engine" / "state").write_bytes(b"moments" * step)
-    (unfinished / checkpoint.WEIGHTS).write_bytes(b"weights" * step)
-    return checkpoint.seal(
-        unfinished, step=step, world=2, tokens="abc", settings=config or TrainingConfig()
+    for name in PARTS:
+        (unfinished / name).write_bytes(name.encode() * step)
+    marker = Marker(
+        step=step,
+        applied=step - 1,
+        samples=8 * step,
+        skipped=[3],
+        world=2,
+        zero_stage=1,
+        tokens="abc",
+        manifest="def",
+        settings=config or TrainingConfig(),
+        probe=Probe(ids=[1, 2, 3], loss=2.5),
+        files={name: files.sha256(unfinished / name) for name in PARTS},
     )
+    return checkpoint.seal(unfinished, marker)
 
 
 def test_the_newest_whole_one_is_found_and_comes_back_as_written(tmp_path: Path) -> None:
     written = [make(tmp_path, step) for step in (9, 999_999, 1_000_000)]
     assert checkpoint.newest(tmp_path) == written[-1]
     assert written[0].folder.name == "step-000009"
-    assert written[0].marker.files.keys() == {"engine/state", "weights.pt"}
+    assert written[0].marker.files.keys() == set(PARTS)
+    first = checkpoint.forked(str(written[0].folder))
+    assert first == written[0] and first.marker.probe.loss == 2.5
 
 
 def test_no_run_has_no_checkpoint(tmp_path: Path) -> None:
@@ -43,13 +62,25 @@ def test_an_unfinished_one_does_not_count_and_is_begun_anew(tmp_path: Path) -> N
 
 
 def damage_bit(folder: Path) -> str:
-    (folder / "weights.pt").write_bytes(b"x" + (folder / "weights.pt").read_bytes()[1:])
-    return "weights.pt"
+    content = bytearray((folder / PARTS[1]).read_bytes())
+    content[7] ^= 4
+    (folder / PARTS[1]).write_bytes(content)
+    return PARTS[1]
+
+
+def damage_cut(folder: Path) -> str:
+    (folder / PARTS[0]).write_bytes((folder / PARTS[0]).read_bytes()[:-1])
+    return PARTS[0]
 
 
 def damage_missing(folder: Path) -> str:
-    (folder / "engine" / "state").unlink()
-    return "engine/state"
+    (folder / PARTS[0]).unlink()
+    return PARTS[0]
+
+
+def damage_extra(folder: Path) -> str:
+    (folder / "part-00002.safetensors").write_bytes(b"of another world")
+    return "part-00002"
 
 
 def damage_marker(folder: Path) -> str:
@@ -57,21 +88,49 @@ def damage_marker(folder: Path) -> str:
     return "damaged"
 
 
+def damage_marker_bit(folder: Path) -> str:
+    said = (folder / "COMPLETE").read_text()
+    assert '"loss": 2.5' in said
+    (folder / "COMPLETE").write_text(said.replace('"loss": 2.5', '"loss": 2.1'))
+    return "COMPLETE"
+
+
 def damage_no_marker(folder: Path) -> str:
     (folder / "COMPLETE").unlink()
     return "COMPLETE"
 
 
-@pytest.mark.parametrize("damage", [damage_bit, damage_missing, damage_marker, damage_no_marker])
+DAMAGES = [
+    damage_bit, damage_cut, damage_missing, damage_extra, damage_marker, damage_marker_bit,
+    damage_no_marker,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_one_is_named_and_passed_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: object
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], str]
 ) -> None:
     before, last = make(tmp_path, 10), make(tmp_path, 20)
-    word = damage(last.folder)  # type: ignore[operator]
+    word = damage(last.folder)
     with caplog.at_level(logging.WARNING):
         assert checkpoint.newest(tmp_path) == before
     assert str(last.folder) in caplog.text and word in caplog.text
+    with pytest.raises(BadInput, match=r"training\.fork: .*step-000020 is no whole") as caught:
+        checkpoint.forked(str(last.folder))
+    assert "\n" not in str(caught.value)
     assert make(tmp_path, 20) == checkpoint.newest(tmp_path)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_bit_of_any_file_can_change_unseen(data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder:
+        whole = make(Path(folder), 10)
+        path = data.draw(st.sampled_from(sorted(whole.folder.iterdir())))
+        content = bytearray(path.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+        assert checkpoint.newest(folder) is None
 
 
 def test_the_newest_are_kept_and_what_crashes_left_goes(tmp_path: Path) -> None:
@@ -80,8 +139,20 @@ def test_the_newest_are_kept_and_what_crashes_left_goes(tmp_path: Path) -> None:
     checkpoint.begin(tmp_path, 99)
     (tmp_path / "metrics.jsonl").write_text("")
     checkpoint.prune(tmp_path, 2, step=5)
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == ["metrics.jsonl", "step-000004", "step-000005"]
+    assert names(tmp_path) == ["metrics.jsonl", "step-000004", "step-000005"]
+
+
+@given(st.integers(1, 5), st.integers(0, 5), st.lists(st.integers(1, 40), min_size=1, unique=True))
+def test_kept_are_the_newest_and_those_that_are_kept_for_good(
+    keep: int, every: int, steps: list[int]
+) -> None:
+    with TemporaryDirectory() as folder:
+        for step in sorted(steps):
+            checkpoint.begin(Path(folder), step).rename(Path(folder) / f"step-{step:06d}")
+            checkpoint.prune(Path(folder), keep, step, every)
+        good = {step for step in steps if every and step % every == 0}
+        kept = good | set(sorted(steps)[-keep:])
+        assert names(Path(folder)) == [f"step-{step:06d}" for step in sorted(kept)]
 
 
 def names(folder: Path) -> list[str]:
@@ -137,9 +208,9 @@ def test_what_is_sealed_is_on_the_disk_under_its_name(
 
     monkeypatch.setattr(os, "fsync", fsync)
     make(tmp_path, 3)
-    parts = {path.stat().st_ino for path in (final, *final.rglob("*"))}
-    assert len(parts) == 5
-    assert parts == {inode for inode, named in synced if not named}
+    # The ranks have synced their parts before they told of them.
+    both = {path.stat().st_ino for path in (final, final / "COMPLETE")}
+    assert both == {inode for inode, named in synced if not named}
     assert synced[-1] == (tmp_path.stat().st_ino, True)
 
 
@@ -179,34 +250,92 @@ def test_the_run_folder_follows_what_is_trained_on_what(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("change", "world", "tokens", "part"),
+    ("change", "tokens", "part"),
     [
-        ({"learning_rate": 1e-3}, 2, "abc", r"training\.learning_rate: is 0.001"),
-        ({"model": ModelConfig(layers=1, heads=1, width=8)}, 2, "abc", r"training\.model"),
-        ({"zero_stage": 2}, 2, "abc", r"training\.zero_stage: is 2.*stage 1"),
-        ({}, 4, "abc", r"training\.ranks: is 4.*written by 2 ranks"),
-        ({}, 2, "def", "other tokens"),
+        ({"learning_rate": 1e-3}, "abc", r"training\.learning_rate: is 0.001.*training\.fork=/"),
+        ({"model": ModelConfig(layers=1, heads=1, width=8)}, "abc", r"training\.model"),
+        ({"guard": GuardConfig(rollback=True)}, "abc", r"training\.guard"),
+        ({}, "def", "other tokens"),
     ],
 )
 def test_what_cannot_go_on_is_refused_in_one_line(
-    tmp_path: Path, change: dict[str, object], world: int, tokens: str, part: str
+    tmp_path: Path, change: dict[str, object], tokens: str, part: str
 ) -> None:
     found = make(tmp_path, 10)
     config = msgspec.structs.replace(TrainingConfig(), **change)
     with pytest.raises(BadInput, match=part) as caught:
-        checkpoint.refuse_foreign(found, config, world=world, tokens=tokens)
+        checkpoint.refuse_foreign(found, config, tokens=tokens)
     assert "\n" not in str(caught.value)
 
 
-def test_a_changed_rhythm_may_go_on(tmp_path: Path) -> None:
-    config = TrainingConfig(checkpoint_every=7, stop_after=40, evaluate_every=0)
-    checkpoint.refuse_foreign(make(tmp_path, 10), config, world=2, tokens="abc")
+def test_a_changed_rhythm_stage_or_number_of_ranks_may_go_on(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        checkpoint_every=7, stop_after=40, evaluate_every=0, zero_stage=3, ranks=5, micro_batch=1,
+        offload_optimizer=True, recompute=True, guard=GuardConfig(z_score=0.0, skips=9),
+    )  # fmt: skip
+    checkpoint.refuse_foreign(make(tmp_path, 10), config, tokens="abc")
+
+
+def test_a_fork_counts_by_what_is_in_it_not_by_where_it_lies(tmp_path: Path) -> None:
+    make(tmp_path / "a", 10)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    make(tmp_path / "c", 10, TrainingConfig(seed=5))
+
+    def forking(path: Path) -> TrainingConfig:
+        return TrainingConfig(fork=str(path), learning_rate=1e-3)
+
+    places = [
+        tmp_path / "a",
+        tmp_path / "b",
+        tmp_path / "a/step-000010",
+        tmp_path / "b/step-000010",
+    ]
+    same = {checkpoint.fingerprint(forking(path), "t") for path in places}
+    assert len(same) == 1
+    others = {
+        checkpoint.fingerprint(TrainingConfig(learning_rate=1e-3), "t"),
+        checkpoint.fingerprint(forking(tmp_path / "c"), "t"),
+        checkpoint.fingerprint(forking(tmp_path / "a"), "u"),
+    }
+    assert len(others | same) == 4
+    make(tmp_path / "a", 20)  # the newest of a run is another one now
+    assert checkpoint.fingerprint(forking(tmp_path / "a"), "t") not in same
+    assert checkpoint.fingerprint(forking(tmp_path / "a/step-000010"), "t") in same
+
+
+def test_a_run_goes_on_though_what_it_was_forked_from_was_moved(tmp_path: Path) -> None:
+    found = make(tmp_path / "run", 20, TrainingConfig(fork="/old/step-000010"))
+    moved = TrainingConfig(fork="/new/step-000010")
+    checkpoint.refuse_foreign(found, moved, tokens="abc")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"model": "gpt2-medium"}, r"training\.model: is .*training\.fork .*step-000010 holds"),
+        ({"steps": 10, "warmup_steps": 1}, r"training\.steps: is 10, but .* has done 10 already"),
+    ],
+)
+def test_what_cannot_begin_at_a_fork_is_refused(
+    tmp_path: Path, change: dict[str, Any], part: str
+) -> None:
+    found = make(tmp_path, 10)
+    checkpoint.refuse_fork(found, TrainingConfig(learning_rate=1e-3, steps=11, warmup_steps=1))
+    with pytest.raises(BadInput, match=part) as caught:
+        checkpoint.refuse_fork(found, msgspec.structs.replace(TrainingConfig(), **change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["nowhere", ".", "nowhere/step-000010"])
+def test_a_fork_from_nothing_is_refused(tmp_path: Path, place: str) -> None:
+    with pytest.raises(BadInput, match=r"training\.fork: .*no whole checkpoint") as caught:
+        checkpoint.fingerprint(TrainingConfig(fork=str(tmp_path / place)), "t")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_given_up_takes_no_room_though_it_is_open(tmp_path: Path) -> None:
     unfinished = checkpoint.begin(tmp_path, 5)
-    (unfinished / "engine").mkdir()
-    with (unfinished / "engine/state.pt").open("wb") as open_still:
+    with (unfinished / PARTS[0]).open("wb") as open_still:
         open_still.write(bytes(1 << 20))
         open_still.flush()
         checkpoint.give_up(tmp_path)

@@ -1,6 +1,5 @@
 import itertools
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,233 +8,294 @@ import numpy as np
 import pytest
 import torch
 
-from training import checkpoint, loop, metrics, tokens
-from training.config import BadInput, TrainingConfig
-from training.engine import PlainEngine, Step
+from tests.training import runs
+from training import checkpoint, loop, metrics
+from training.config import BadInput, GuardConfig, TrainingConfig
+from training.loop import Line
 from training.model import build
 from training.schedule import learning_rate
 
 
-def make(config: TrainingConfig, tokens_folder: Path, folder: Path) -> loop.Run:
-    engine = PlainEngine(config, build(config.sizes(), config.seed), torch.device("cpu"))
-    train, validation = (tokens.open_split(tokens_folder, s) for s in ("train", "validation"))
-    return loop.Run(config, engine, train, validation, folder, clock=lambda: 0.0)
+def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
+    return msgspec.structs.replace(config, **change)
 
 
-def go(config: TrainingConfig, tokens_folder: Path, folder: Path) -> list[dict[str, Any]]:
-    loop.train(make(config, tokens_folder, folder), checkpoint.newest(folder))
-    return metrics.read(folder)
+@pytest.fixture
+def folder(tokens_folder: Path) -> Path:
+    """A run's, beside the tokens."""
+    return tokens_folder.parent / "run"
 
 
-def test_the_loss_falls_and_every_step_has_its_line(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
-) -> None:
-    lines = go(msgspec.structs.replace(config, steps=60), tokens_folder, tmp_path / "run")
+def go(config: TrainingConfig, folder: Path, **more: Any) -> list[Line]:
+    return runs.train(runs.plain(config, folder, **more))
+
+
+FIELDS = {
+    "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "seconds", "mfu", "memory_bytes",
+    "applied", "steps_not_applied", "data_wait_s", "checkpoint_stall_s",
+}  # fmt: skip
+
+
+def test_the_loss_falls_and_every_step_has_its_line(config: TrainingConfig, folder: Path) -> None:
+    lines = go(changed(config, steps=60), folder)
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert lines[0]["loss"] > 4.0 and lines[-1]["loss"] < 2.5
-    assert lines[0].keys() == {
-        "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "seconds",
-    }  # fmt: skip
+    assert lines[0].keys() == FIELDS and lines[4].keys() == FIELDS | {"validation_loss"}
     assert [line["tokens"] for line in lines] == [128 * step for step in range(1, 61)]
+    assert all(line["applied"] and not line["steps_not_applied"] for line in lines)
+    assert all(2**20 < line["memory_bytes"] < 2**40 for line in lines)
     looks = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
     assert list(looks) == list(range(5, 61, 5))
     assert looks[60] < looks[5]
 
 
-def test_twenty_steps_are_ten_and_ten(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def test_a_line_says_the_rate_of_the_schedule_and_how_fast_the_step_was(
+    config: TrainingConfig, folder: Path
 ) -> None:
-    whole = go(config, tokens_folder, tmp_path / "whole")
-    halted = msgspec.structs.replace(config, stop_after=10)
-    assert go(halted, tokens_folder, tmp_path / "cut") == whole[:10]
-    assert go(config, tokens_folder, tmp_path / "cut") == whole
-    assert go(config, tokens_folder, tmp_path / "cut") == whole  # nothing is left to do
+    ticks = itertools.count(0.0, 4.0)
+    short = changed(config, stop_after=6, checkpoint_every=2, evaluate_every=0)
+    lines = go(short, folder, clock=lambda: next(ticks), peak=1000.0)
+    assert [line["lr"] for line in lines] == [learning_rate(step, config) for step in range(6)]
+    # The clock is asked when the step begins, when its data is there, when it is done.
+    assert {(line["seconds"], line["tokens_per_s"]) for line in lines} == {(8.0, 16.0)}
+    assert {line["data_wait_s"] for line in lines} == {4.0}
+    assert [line["checkpoint_stall_s"] for line in lines] == [0.0, 0.0, 4.0, 0.0, 4.0, 0.0]
+    # 6 (weights - positions) + 12 layers width context, by which the model's work is counted
+    work = 6 * (config.sizes().parameters() - 16 * 16) + 12 * 2 * 16 * 16
+    assert {round(line["mfu"], 6) for line in lines} == {round(16.0 * work / 1000.0, 6)}
+
+
+def test_no_peak_no_mfu(config: TrainingConfig, folder: Path) -> None:
+    assert {line["mfu"] for line in go(changed(config, stop_after=2), folder)} == {None}
+
+
+def test_progress_is_told_each_step(config: TrainingConfig, folder: Path) -> None:
+    told: list[Line] = []
+    seen: list[int] = []
+
+    def tell(line: Line) -> None:
+        told.append(line)
+        seen.append(len(metrics.read(folder)))
+
+    loop.train(runs.plain(changed(config, stop_after=7), folder), tell)
+    assert told == metrics.read(folder) and seen == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("micro", [1, 3, 5, 8, 100])
+def test_the_micro_batch_does_not_show(config: TrainingConfig, folder: Path, micro: int) -> None:
+    expected = go(config, folder)
+    run = runs.plain(changed(config, micro_batch=micro), folder.with_name("other"))
+    passes = loop.share(run, 0)
+    assert len(passes) == -(-8 // min(micro, 8))
+    assert {len(inputs) for inputs, _ in passes} == {run.micro}
+    assert runs.apart(runs.train(run), expected) < 1e-5
+
+
+@pytest.mark.parametrize("windows", [1, 2, 4, 7, 1000])
+def test_a_look_reads_the_first_windows_each_once(
+    config: TrainingConfig, folder: Path, windows: int
+) -> None:
+    run = runs.plain(changed(config, evaluate_windows=windows), folder)
+    count = min(windows, run.validation.windows(16))
+    found = torch.cat([targets for _, targets in loop.validation_share(run)]).numpy()
+    full = [row for row in found if row[0] >= 0]
+    assert np.array_equal(full, [run.validation.window(n, 16)[1:] for n in range(count)])
+    assert all((row == -100).all() for row in found[count:])
+
+
+def test_another_seed_reads_the_windows_in_another_order(
+    config: TrainingConfig, folder: Path
+) -> None:
+    one, same, other = (
+        torch.cat([inputs for inputs, _ in loop.share(run, 0)])
+        for run in (runs.plain(changed(config, seed=seed), folder) for seed in (1, 1, 2))
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_checkpoints_come_when_due_and_at_the_end(config: TrainingConfig, folder: Path) -> None:
+    go(changed(config, checkpoint_every=3, keep_checkpoints=2, stop_after=10), folder)
+    assert names(folder) == ["step-000009", "step-000010"]
+
+
+def test_some_checkpoints_are_kept_for_good(config: TrainingConfig, folder: Path) -> None:
+    rhythm = changed(config, checkpoint_every=2, keep_checkpoints=2, keep_every=6)
+    go(rhythm, folder)
+    assert names(folder) == [f"step-{step:06d}" for step in (6, 12, 18, 20)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*step*"))
+
+
+def test_asked_to_leave_it_saves_just_there_and_goes_on_bit_for_bit(
+    config: TrainingConfig, folder: Path
+) -> None:
+    whole = runs.course(go(config, folder.with_name("whole")))
+    asked = iter([False] * 6 + [True])
+    assert not loop.train(runs.plain(config, folder, asked=lambda: next(asked)))
+    assert runs.course(metrics.read(folder)) == whole[:7]
+    assert names(folder) == ["step-000007"]
+    assert loop.train(runs.plain(config, folder))
+    assert runs.course(metrics.read(folder)) == whole
+
+
+def test_asked_at_the_last_step_it_is_done(config: TrainingConfig, folder: Path) -> None:
+    short = changed(config, stop_after=3)
+    asked = iter([False, False, True])
+    assert loop.train(runs.plain(short, folder, asked=lambda: next(asked)))
 
 
 def test_a_crash_between_checkpoints_repeats_the_same_steps(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+    config: TrainingConfig, folder: Path
 ) -> None:
-    whole = go(config, tokens_folder, tmp_path / "whole")
-    run = make(config, tokens_folder, tmp_path / "crash")
+    whole = runs.course(go(config, folder.with_name("whole")))
 
-    def crash(step: int, loss: float, tokens_per_s: float) -> None:
-        if step == 17:
+    def crash(line: Line) -> None:
+        if line["step"] == 17:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loop.train(run, None, crash)
-    assert len(metrics.read(run.folder)) == 17
-    assert go(config, tokens_folder, run.folder) == whole
-
-
-def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = go(config, tokens_folder, tmp_path / "run")
-    (tmp_path / "run" / "step-000020" / "weights.pt").write_bytes(b"")
-    assert go(config, tokens_folder, tmp_path / "run") == whole
-    assert "step-000020 is damaged" in caplog.text
-    assert checkpoint.newest(tmp_path / "run").marker.step == 20  # type: ignore[union-attr]
-
-
-def test_a_save_before_damaged_ones_is_kept(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
-) -> None:
-    one = msgspec.structs.replace(config, keep_checkpoints=1)
-    whole = go(one, tokens_folder, tmp_path / "run")
-    (tmp_path / "run" / "step-000020" / "COMPLETE").unlink()
-    go(msgspec.structs.replace(one, stop_after=5), tokens_folder, tmp_path / "run")
-    found = checkpoint.newest(tmp_path / "run")
-    assert found is not None and found.marker.step == 5
-    assert go(one, tokens_folder, tmp_path / "run") == whole
-
-
-def test_checkpoints_come_when_due_and_at_the_end(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
-) -> None:
-    often = msgspec.structs.replace(config, checkpoint_every=3, keep_checkpoints=2, stop_after=10)
-    go(often, tokens_folder, tmp_path / "run")
-    names = sorted(path.name for path in (tmp_path / "run").glob("*step*"))
-    assert names == ["step-000009", "step-000010"]
+        loop.train(runs.plain(config, folder), crash)
+    assert len(metrics.read(folder)) == 17
+    assert runs.course(go(config, folder)) == whole
 
 
 def test_no_checkpoint_is_sealed_before_its_lines_are_on_the_disk(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines, happened = metrics.Writer.sync, []
+    lines, sealed, happened = metrics.Writer.sync, checkpoint.seal, []
 
     def sync(writer: metrics.Writer) -> None:
         lines(writer)
-        happened.append(("lines", len(metrics.read(tmp_path))))
+        happened.append(("lines", len(metrics.read(folder))))
 
-    def seal(*arguments: Any, step: int, **rest: Any) -> checkpoint.Checkpoint:
-        happened.append(("checkpoint", step))
-        return sealed(*arguments, step=step, **rest)
+    def seal(unfinished: Path, marker: checkpoint.Marker) -> checkpoint.Checkpoint:
+        happened.append(("checkpoint", marker.step))
+        return sealed(unfinished, marker)
 
-    sealed = checkpoint.seal
     monkeypatch.setattr(metrics.Writer, "sync", sync)
     monkeypatch.setattr(checkpoint, "seal", seal)
-    go(config, tokens_folder, tmp_path)
-    assert [step for kind, step in happened if kind == "checkpoint"][-1] == 20
-    assert happened[::2] == [("lines", step) for _, step in happened[1::2]]
+    go(config, folder)
+    assert happened == [("lines", 10), ("checkpoint", 10), ("lines", 20), ("checkpoint", 20)]
 
 
-def test_progress_is_told_each_step(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def test_steps_without_a_finite_gradient_change_nothing_and_are_counted(
+    config: TrainingConfig, folder: Path
 ) -> None:
-    told: list[tuple[int, float, float]] = []
-    short = msgspec.structs.replace(config, stop_after=3)
-    loop.train(make(short, tokens_folder, tmp_path), None, lambda *step: told.append(step))
-    lines = metrics.read(tmp_path)
-    assert told == [(line["step"], line["loss"], line["tokens_per_s"]) for line in lines]
+    there = runs.flat(config)
+    for number in (5, 6, 9):
+        runs.put(there, folder.parent / "tokens", number, [runs.BAD])
+    lines = go(there, folder, model=runs.unsound(there))
+    lost = [line["step"] for line in lines if not line["applied"]]
+    assert lost == [6, 7, 10]
+    assert [line["step"] for line in lines if line["grad_norm"] is None] == lost
+    assert [line["steps_not_applied"] for line in lines[4:11]] == [0, 1, 2, 2, 2, 3, 3]
+    found = checkpoint.newest(folder)
+    assert found is not None and (found.marker.step, found.marker.applied) == (20, 17)
+    out = folder.with_name("out")
+    out.mkdir()
+    (out / "skipped.json").write_text("[5, 6, 9]")
+    without = go(there, out)
+    expected = [line["loss"] for line in without]
+    assert [line["loss"] for line in lines if line["applied"]] == expected[:17]
 
 
-@pytest.mark.parametrize("bad", [Step(float("nan"), 1.0), Step(1.0, float("inf"))])
-def test_a_lost_loss_stops_before_it_is_saved(
-    config: TrainingConfig,
-    tokens_folder: Path,
-    tmp_path: Path,
-    bad: Step,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_count_of_applied_steps_outlives_a_stop(config: TrainingConfig, folder: Path) -> None:
+    there = runs.flat(config)
+    runs.put(there, folder.parent / "tokens", 5, [runs.BAD])
+    whole = go(there, folder.with_name("whole"), model=runs.unsound(there))
+    assert whole[5]["grad_norm"] is None
+    go(changed(there, stop_after=8), folder, model=runs.unsound(there))
+    assert runs.course(go(there, folder, model=runs.unsound(there))) == runs.course(whole)
+
+
+def test_too_many_such_steps_in_a_row_end_the_run(config: TrainingConfig, folder: Path) -> None:
+    there = runs.flat(config, guard=GuardConfig(skips=2))
+    for number in (5, 6, 8, 11, 12, 13):
+        runs.put(there, folder.parent / "tokens", number, [runs.BAD])
+    run = runs.plain(there, folder, runs.unsound(there))
+    with pytest.raises(loop.Diverged, match=r"step 14: .*3 steps in a row") as caught:
+        loop.train(run)
+    assert "\n" not in str(caught.value) and "training.learning_rate" in str(caught.value)
+    assert [line["step"] for line in metrics.read(folder) if not line["applied"]] == [
+        6, 7, 9, 12, 13,
+    ]  # fmt: skip
+    assert names(folder) == ["step-000010"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_once_before_it_is_saved(
+    config: TrainingConfig, folder: Path
 ) -> None:
-    run = make(config, tokens_folder, tmp_path / "run")
-    steps = iter([Step(4.0, 1.0)] * 12 + [bad])
-    monkeypatch.setattr(run.engine, "step", lambda *_: next(steps))
-    with pytest.raises(loop.Diverged, match=r"step 13: .*training\.learning_rate"):
-        loop.train(run, None)
-    assert len(metrics.read(run.folder)) == 12
-    assert checkpoint.newest(run.folder).marker.step == 10  # type: ignore[union-attr]
+    often, model = changed(config, checkpoint_every=1), build(config.sizes(), 1)
+
+    def lose(line: Line) -> None:
+        if line["step"] == 3:
+            with torch.no_grad():
+                model.ln_f.bias.fill_(torch.nan)
+
+    with pytest.raises(loop.Diverged, match="step 4: loss nan") as caught:
+        loop.train(runs.plain(often, folder, model), lose)
+    assert str(folder) in str(caught.value)
+    assert len(metrics.read(folder)) == 3
+    assert names(folder)[:2] == ["step-000001", "step-000002"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_full_disk_is_told_and_leaves_the_checkpoint_before(
-    config: TrainingConfig,
-    tokens_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole = go(config, tokens_folder, tmp_path / "whole")
-    run = make(config, tokens_folder, tmp_path / "run")
-    halted = msgspec.structs.replace(config, stop_after=10)
-    go(halted, tokens_folder, run.folder)
-
-    def full(folder: Path) -> None:
-        # What torch does on a full disk; a device that is always full stands in for it.
-        torch.save(torch.zeros(10**6), "/dev/full")
-
-    monkeypatch.setattr(run.engine, "save", full)
-    with pytest.raises(OSError, match=r"could not be written: .*unfinished-step-000020") as caught:
-        loop.train(run, checkpoint.newest(run.folder))
-    assert "\n" not in str(caught.value)
-    assert go(config, tokens_folder, run.folder) == whole
-
-
-def test_too_few_tokens_are_refused(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
-) -> None:
-    for path in tokens_folder.glob("*.train.bin"):
+def test_too_few_tokens_are_refused(config: TrainingConfig, folder: Path) -> None:
+    for path in (folder.parent / "tokens").glob("*.train.bin"):
         path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(BadInput, match="tokens are fewer than one window"):
-        go(config, tokens_folder, tmp_path / "run")
+        go(config, folder)
 
 
-def test_an_id_outside_the_vocabulary_is_refused(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
-) -> None:
-    np.full(3200, 61, "<u2").tofile(tokens_folder / "00003.train.bin")
+def test_an_id_outside_the_vocabulary_is_refused(config: TrainingConfig, folder: Path) -> None:
+    np.full(3200, 61, "<u2").tofile(folder.parent / "tokens" / "00003.train.bin")
     with pytest.raises(BadInput, match=r"training\.model\.vocabulary: is 61.*id 61"):
-        go(config, tokens_folder, tmp_path / "run")
+        go(config, folder)
 
 
-def test_tokens_made_anew_are_refused_on_resume(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
-) -> None:
-    go(msgspec.structs.replace(config, stop_after=10), tokens_folder, tmp_path / "run")
-    np.zeros(100, "<u2").tofile(tokens_folder / "00003.train.bin")
+def test_tokens_made_anew_are_refused_on_resume(config: TrainingConfig, folder: Path) -> None:
+    go(changed(config, stop_after=10), folder)
+    np.zeros(100, "<u2").tofile(folder.parent / "tokens" / "00003.train.bin")
     with pytest.raises(BadInput, match="other tokens"):
-        go(config, tokens_folder, tmp_path / "run")
+        go(config, folder)
 
 
 def test_many_epochs_and_no_validation_are_said(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: TrainingConfig, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for path in tokens_folder.glob("*.validation.bin"):
+    for path in (folder.parent / "tokens").glob("*.validation.bin"):
         path.write_bytes(b"")
-    many = msgspec.structs.replace(config, steps=1000, stop_after=6)
     with caplog.at_level(logging.WARNING):
-        lines = go(many, tokens_folder, tmp_path / "run")
+        lines = go(changed(config, steps=1000, stop_after=6), folder)
     assert "reads the 3200 tokens 40.2 times" in caplog.text
     assert "no validation loss" in caplog.text
     assert all("validation_loss" not in line for line in lines)
 
 
-def test_a_line_says_the_rate_of_the_schedule_and_how_fast_the_step_was(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def test_memory_that_is_full_is_told_with_the_micro_batch(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticks = itertools.count(0.0, 4.0)
-    run = make(msgspec.structs.replace(config, stop_after=3), tokens_folder, tmp_path / "run")
-    loop.train(replace(run, clock=lambda: next(ticks)), None)
-    lines = metrics.read(run.folder)
-    assert [line["lr"] for line in lines] == [learning_rate(step, config) for step in range(3)]
-    assert {(line["seconds"], line["tokens_per_s"]) for line in lines} == {(4.0, 128 / 4)}
+    """What torch itself says; tests/training/test_rank.py has a process that runs out of it."""
+    run = runs.plain(config, folder)
+
+    def step(*_: Any) -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr(run.engine, "step", step)
+    with pytest.raises(loop.OutOfMemory, match="2 windows at once do not fit") as caught:
+        loop.train(run)
+    assert caught.value.micro == 2
 
 
-def test_a_look_reads_no_more_windows_than_the_recipe_says(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def test_another_error_is_not_taken_for_full_memory(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make(config, tokens_folder, tmp_path)
-    assert run.validation.windows(16) > config.evaluate_windows == 4
-    assert [len(inputs) for inputs, _ in loop.validation_batches(run)] == [2, 2]
+    run = runs.plain(config, folder)
 
+    def step(*_: Any) -> None:
+        torch.zeros(2) @ torch.zeros(3)
 
-def test_another_seed_reads_the_windows_in_another_order(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
-) -> None:
-    one, same, other = (
-        torch.cat([inputs for inputs, _ in loop.micro_batches(run, 0)])
-        for run in (
-            make(msgspec.structs.replace(config, seed=seed), tokens_folder, tmp_path)
-            for seed in (1, 1, 2)
-        )
-    )
-    assert torch.equal(one, same) and not torch.equal(one, other)
+    monkeypatch.setattr(run.engine, "step", step)
+    with pytest.raises(RuntimeError, match="size"):
+        loop.train(run)

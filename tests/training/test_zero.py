@@ -1,206 +1,265 @@
-"""DeepSpeed runs in children: it keeps its groups for as long as a process lives."""
+"""The ZeRO engine beside the plain one, on real ranks: one process group a world and test."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
+import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import torch
+from torch import distributed as dist
 
-from training import checkpoint, loop, metrics, refusal, tokens
-from training.config import TrainingConfig
-from training.engine import PlainEngine
-from training.model import build
+from tests.training import runs
+from training import checkpoint, course, loop, parts
+from training.config import GuardConfig, ModelConfig, TrainingConfig
+from training.loop import Line
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-
-EVERY_STAGE = """
-import sys, msgspec
-from pathlib import Path
-from training import zero
-job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=zero.Job)
-for stage in range(4):
-    config = msgspec.structs.replace(job.training, zero_stage=stage)
-    zero.train(config, job.tokens, f"{job.folder}-{stage}")
-"""
+STAGES = (0, 1, 2, 3)
+WORLDS = (1, 2, 3)
+Configs = dict[str, TrainingConfig]
 
 
-HURRIED = """
-import sys
-from functools import partial
-from training import checkpoint, zero
-checkpoint.hold = partial(checkpoint.hold, wait_s=0)
-sys.exit(zero.main(sys.argv[1:]))
-"""
-
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
+    return msgspec.structs.replace(config, **change)
 
 
-def environment() -> dict[str, str]:
-    # No compiler can be found: nothing may be built at start-up.
-    changes = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": "/nonexistent"}
-    return os.environ | changes
+def each(configs: Configs, root: Path) -> dict[str, list[Line]]:
+    """On a rank: train each of these; their lines by name."""
+    return {name: runs.train(runs.zero(config, root / name)) for name, config in configs.items()}
 
 
-def child(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=300
-    )
+@pytest.mark.parametrize("world", [1, 2])
+def test_every_stage_gives_the_losses_of_plain_torch(
+    config: TrainingConfig, tokens_folder: Path, world: int
+) -> None:
+    long = changed(config, steps=50)
+    root = tokens_folder.parent
+    expected = runs.train(runs.plain(long, root / "plain"))
+    norms = [line["grad_norm"] for line in expected]
+    assert min(norms) < long.clip < max(norms)  # some are cut, some are not
+    found = runs.ranks(world, each, {f"{n}": changed(long, zero_stage=n) for n in STAGES}, root)
+    for stage, lines in zip(STAGES, found.values(), strict=True):
+        assert len(lines) == 50 and sum("validation_loss" in line for line in lines) == 10
+        assert runs.apart(lines, expected) < (1e-5 if stage == 0 else 1e-4), stage
 
 
-def job(config: TrainingConfig, tokens_folder: Path, folder: Path) -> str:
-    settings = msgspec.to_builtins(config)
-    return json.dumps({"training": settings, "tokens": str(tokens_folder), "folder": str(folder)})
+def ways(config: TrainingConfig) -> Configs:
+    """Every way to train that gives the same losses, or whose clipping does."""
+    found = {}
+    for n in STAGES:
+        there = changed(config, zero_stage=n)
+        found |= {
+            f"recompute-{n}": changed(there, recompute=True),
+            f"free-{n}": changed(there, clip=0.0),
+            f"cut-{n}": changed(there, clip=0.05),
+            f"micro-{n}": changed(there, micro_batch=1),
+        }
+        if n:
+            found[f"offload-{n}"] = changed(there, offload_optimizer=True)
+    return found
 
 
-def two_ranks(config: TrainingConfig, tokens_folder: Path, folder: Path) -> list[dict[str, Any]]:
-    path = tokens_folder / "settings.json"
-    path.write_text(job(config, tokens_folder, folder))
-    done = child(*LAUNCHER, "-m", "training.zero", str(path))
-    assert done.returncode == 0, done.stderr
-    return metrics.read(folder)
-
-
-def kill_launcher(path: Path, step: int, how: signal.Signals) -> str:
-    """Start two ranks, end their launcher once they tell of `step`; what was said."""
-    command = [sys.executable, *LAUNCHER, "-m", "training.zero", str(path)]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
-    ) as launcher:
-        assert launcher.stderr is not None
-        said = []
-        for line in launcher.stderr:
-            said.append(line)
-            if line.startswith(f"step {step}:"):
-                launcher.send_signal(how)
-                break
-        # The pipe ends when the last rank has: one that lives on would go on to the last step.
-        said += launcher.stderr.readlines()
-    assert any(line.startswith(f"step {step}:") for line in said), "".join(said)
-    return "".join(said)
-
-
-def plain(config: TrainingConfig, tokens_folder: Path, folder: Path) -> list[dict[str, Any]]:
-    engine = PlainEngine(config, build(config.sizes(), config.seed), torch.device("cpu"))
-    train, validation = (tokens.open_split(tokens_folder, s) for s in ("train", "validation"))
-    loop.train(loop.Run(config, engine, train, validation, folder), None)
-    return metrics.read(folder)
-
-
-def course(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    names = ("step", "loss", "lr", "grad_norm", "tokens", "validation_loss")
-    return [tuple(line.get(name) for name in names) for line in lines]
-
-
-def values(lines: list[dict[str, Any]]) -> list[float]:
-    return [value for line in course(lines) for value in line if value is not None]
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_every_stage_trains_as_plain_torch_does(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path, ranks: int
+def test_every_way_to_train_gives_the_losses_of_plain_torch(
+    config: TrainingConfig, tokens_folder: Path
 ) -> None:
     # ZeRO 3 leaves weights below 100,000 numbers whole: this table it does divide.
-    table = msgspec.structs.replace(config.sizes(), vocabulary=8000)
-    few = msgspec.structs.replace(config, model=table, stop_after=6, clip=0.5)
-    expected = plain(few, tokens_folder, tmp_path / "plain")
-    assert max(line["grad_norm"] for line in expected) > 0.5  # else clipping is not tried
-    script, settings = tmp_path / "every_stage.py", tmp_path / "settings.json"
-    script.write_text(EVERY_STAGE)
-    settings.write_text(job(few, tokens_folder, tmp_path / "zero"))
-    done = child(*(LAUNCHER if ranks == 2 else ()), str(script), str(settings))
-    assert done.returncode == 0, done.stderr
-    wanted = torch.load(tmp_path / "plain" / "step-000006" / checkpoint.WEIGHTS)
-    for stage in range(4):
-        folder = tmp_path / f"zero-{stage}"
-        found = checkpoint.newest(folder)
-        assert found is not None and found.marker.world == ranks
-        assert values(metrics.read(folder)) == pytest.approx(values(expected), abs=1e-4)
-        weights = torch.load(folder / "step-000006" / checkpoint.WEIGHTS, weights_only=True)
-        assert weights.keys() == wanted.keys()
-        for name, weight in weights.items():
-            assert torch.allclose(weight, wanted[name], atol=1e-3), (stage, name)
+    table = ModelConfig(layers=2, heads=2, width=16, context=16, vocabulary=8000)
+    short = changed(config, model=table, stop_after=6)
+    root = tokens_folder.parent
+    expected = {
+        clip: runs.train(runs.plain(changed(short, clip=clip), root / f"plain-{clip}"))
+        for clip in (0.0, 0.05, short.clip)
+    }
+    assert runs.apart(expected[0.0], expected[0.05]) > 0.01
+    assert min(line["grad_norm"] for line in expected[0.05]) > 0.05
+    configs = ways(short)
+    for name, lines in runs.ranks(2, each, configs, root).items():
+        assert runs.apart(lines, expected[configs[name].clip]) < 1e-4, name
+        its = parts.weights(root / name / "step-000006")
+        wanted = parts.weights(root / f"plain-{configs[name].clip}" / "step-000006")
+        assert its.keys() == wanted.keys()
+        for weight, value in its.items():
+            assert torch.allclose(value, wanted[weight], atol=1e-3), (name, weight)
 
 
-def test_twenty_steps_on_two_ranks_are_those_of_one(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def test_ranks_may_be_uneven_or_have_nothing_to_do(
+    config: TrainingConfig, tokens_folder: Path
 ) -> None:
-    whole = two_ranks(config, tokens_folder, tmp_path / "whole")
-    assert len(whole) == 20
-    alone = plain(config, tokens_folder, tmp_path / "plain")
-    assert values(whole) == pytest.approx(values(alone), abs=1e-4)
-    recorded = json.loads((tmp_path / "whole" / "deepspeed.json").read_text())
-    assert recorded["zero_optimization"]["stage"] == 1
-    assert recorded["gradient_accumulation_steps"] == 2
-    found = checkpoint.newest(tmp_path / "whole")
-    assert found is not None and (found.marker.step, found.marker.world) == (20, 2)
+    """8 windows on 3 ranks; 2 on 3; looks at 4 windows, and at 1."""
+    config = changed(config, stop_after=10)
+    kinds = {"eight": config, "two": changed(config, batch_tokens=32, evaluate_windows=1)}
+    root = tokens_folder.parent
+    configs = {f"{k}-{n}": changed(kinds[k], zero_stage=n) for k in kinds for n in STAGES}
+    found = runs.ranks(3, each, configs, root)
+    for kind, its in kinds.items():
+        expected = runs.train(runs.plain(its, root / kind))
+        for stage in STAGES:
+            assert runs.apart(found[f"{kind}-{stage}"], expected) < 1e-4, (kind, stage)
 
 
-def test_ranks_end_with_their_launcher_and_a_new_gang_goes_on_as_if_never_ended(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def cover() -> list[tuple[int, int, int, int]]:
+    """Stage and world that write, stage and world that go on: two orthogonal Latin squares of
+    order 4 hold every pair of the four; their fourth world is another two."""
+    worlds, doubled = (1, 2, 3, 2), (0, 2, 3, 1)
+    return [
+        (a, worlds[a ^ b], b, worlds[doubled[a] ^ b]) for a, b in itertools.product(STAGES, STAGES)
+    ]
+
+
+def test_the_cover_holds_every_pair() -> None:
+    levels = (STAGES, WORLDS, STAGES, WORLDS)
+    for i, j in itertools.combinations(range(4), 2):
+        found = {(row[i], row[j]) for row in cover()}
+        assert found == set(itertools.product(levels[i], levels[j]))
+
+
+def resumed(configs: dict[str, tuple[TrainingConfig, Path]], root: Path) -> dict[str, list[Line]]:
+    """On a rank: go on after a copy of that step's folder; all lines by name."""
+    if dist.get_rank() == 0:
+        for name, (_, source) in configs.items():
+            shutil.copytree(source, root / name / source.name)
+            shutil.copy(source.parent / "metrics.jsonl", root / name)
+    dist.barrier()
+    return each({name: config for name, (config, _) in configs.items()}, root)
+
+
+def test_any_checkpoint_loads_at_any_stage_and_world_and_the_same_goes_on_bit_for_bit(
+    config: TrainingConfig, tokens_folder: Path
 ) -> None:
-    endless = msgspec.structs.replace(config, steps=4000, zero_stage=2)
-    path, folder = tmp_path / "settings.json", tmp_path / "run"
-    path.write_text(job(endless, tokens_folder, folder))
-    kill_launcher(path, 12, signal.SIGKILL)
-    killed, saved = metrics.read(folder), checkpoint.newest(folder)
-    assert saved is not None and saved.marker.step >= 10
-    said = kill_launcher(path, killed[-1]["step"] + 12, signal.SIGTERM)
-    assert f"going on after step {saved.marker.step} of 4000" in said
-    terminated = metrics.read(folder)
-    last = terminated[-1]["step"] + 3
-    assert last < 4000
-    halted = msgspec.structs.replace(endless, stop_after=last)
-    resumed = two_ranks(halted, tokens_folder, folder)
-    assert [line["step"] for line in resumed] == list(range(1, last + 1))
-    # What was done before and is done again after the checkpoint is the same, to the last bit.
-    assert course(resumed[: len(killed)]) == course(killed)
-    assert course(resumed[: len(terminated)]) == course(terminated)
-    expected = plain(halted, tokens_folder, tmp_path / "plain")
-    assert values(resumed) == pytest.approx(values(expected), abs=1e-4)
+    root, short = tokens_folder.parent, changed(config, steps=14, checkpoint_every=7)
+    at = {stage: changed(short, zero_stage=stage) for stage in STAGES}
+    whole = {}
+    for world in WORLDS:
+        named = {f"whole-{stage}-{world}": at[stage] for stage in STAGES}
+        whole |= runs.ranks(world, each, named, root)
+    expected = runs.train(runs.plain(short, root / "plain"))
+    for world in WORLDS:
+        rows = [row for row in cover() if row[3] == world]
+        rows += [(stage, world, stage, world) for stage in STAGES]
+        named = {
+            f"{a}-{w}-to-{b}-{world}": (at[b], root / f"whole-{a}-{w}" / "step-000007")
+            for a, w, b, _ in rows
+        }
+        for name, lines in runs.ranks(world, resumed, named, root).items():
+            assert runs.apart(lines, expected) < 1e-4, name
+            its, now = name.split("-to-")
+            if its == now and world < 3:  # gloo adds what three ranks send in no fixed order
+                assert runs.course(lines) == runs.course(whole[f"whole-{now}"]), name
 
 
-def test_a_held_folder_is_refused_in_one_line(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def mixed(config: TrainingConfig, root: Path) -> dict[str, float]:
+    """On a rank: what a state loses on its way through each stage, offloaded too."""
+    source = runs.plain(config, root / "source")
+    source.engine.step(loop.share(source, 0), config.batch_tokens, 1e-2)
+    expected = runs.state(source.engine)
+    lost = {}
+    for stage, offload in [(0, False), *itertools.product((1, 2, 3), (False, True))]:
+        there = changed(config, zero_stage=stage, offload_optimizer=offload)
+        engine = runs.zero(there, root / "none").engine
+        engine.load(expected.__getitem__, 1)
+        found = runs.state(engine)
+        assert list(found) == list(expected)
+        lost[f"{stage}{offload}"] = max(
+            float((found[name] - expected[name]).abs().max()) for name in expected
+        )
+    return lost
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_a_state_comes_back_from_every_stage_bit_for_bit(
+    config: TrainingConfig, tokens_folder: Path, world: int
 ) -> None:
-    path = tmp_path / "settings.json"
-    path.write_text(job(config, tokens_folder, tmp_path / "run"))
-    with checkpoint.hold(tmp_path / "run"):
-        done = child("-c", HURRIED, str(path))
-    assert done.returncode == 2
-    said = done.stderr.strip().splitlines()[-1]
-    assert said.startswith(f"{tmp_path / 'run'}: another training has been writing there")
-    told = refusal.read(tmp_path / "run")  # for whoever started the ranks
-    assert told is not None and told.says == said and told.input
-    assert "Traceback" not in done.stderr
-    assert metrics.read(tmp_path / "run") == []
+    lost = runs.ranks(world, mixed, config, tokens_folder.parent)
+    assert len(lost) == 7 and set(lost.values()) == {0.0}
 
 
-def test_another_world_is_refused_in_one_line(
-    config: TrainingConfig, tokens_folder: Path, tmp_path: Path
+def both(configs: Configs, root: Path) -> dict[str, list[list[Line]]]:
+    """On a rank: each with a gradient that is lost once, and without that batch."""
+    found = {}
+    for name, config in configs.items():
+        out = root / f"{name}-out"
+        if dist.get_rank() == 0:
+            out.mkdir()
+            course.write_skipped(out, [5])
+        dist.barrier()
+        model = runs.unsound(config)
+        there = runs.train(runs.zero(config, root / name, model))
+        found[name] = [there, runs.train(runs.zero(config, out))]
+    return found
+
+
+def test_a_step_whose_gradient_is_not_finite_on_one_rank_is_no_step_on_any(
+    config: TrainingConfig, tokens_folder: Path
 ) -> None:
-    unfinished = checkpoint.begin(tmp_path / "run", 10)
-    identity = tokens.open_split(tokens_folder, "train").identity
-    checkpoint.seal(unfinished, step=10, world=2, tokens=identity, settings=config)
-    path = tmp_path / "settings.json"
-    path.write_text(job(config, tokens_folder, tmp_path / "run"))
-    done = child("-m", "training.zero", str(path))
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("training.ranks: is 1, but")
-    assert "Traceback" not in done.stderr
+    flat, root = runs.flat(config, stop_after=9), tokens_folder.parent
+    runs.put(flat, tokens_folder, 5, [runs.BAD])
+    configs = {f"{n}": changed(flat, zero_stage=n) for n in STAGES}
+    offloaded = {f"{n}-off": changed(configs[f"{n}"], offload_optimizer=True) for n in (1, 2, 3)}
+    expected = runs.train(runs.plain(flat, root / "plain", runs.unsound(flat)))
+    for name, (lines, without) in runs.ranks(2, both, configs | offloaded, root).items():
+        assert [line["applied"] for line in lines] == [True] * 5 + [False] + [True] * 3, name
+        assert [line["steps_not_applied"] for line in lines] == [0] * 5 + [1] * 4, name
+        assert lines[5]["grad_norm"] is None and lines[5]["loss"] < 5
+        for key in ("loss", "grad_norm"):
+            follow = [line[key] for line in lines[6:]]
+            assert follow == [line[key] for line in without[5:8]], (name, key)
+        assert runs.apart(lines, expected) < 1e-4
+        found = checkpoint.newest(root / name)
+        assert found is not None and (found.marker.step, found.marker.applied) == (9, 8)
 
 
-def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "settings.json"
-    path.write_text('{"training": {"steps": "many"}, "tokens": "", "folder": ""}')
-    done = child("-m", "training.zero", str(path))
-    assert done.returncode == 2
-    assert done.stderr.strip() == "Expected `int`, got `str` - at `$.training.steps`"
+def test_a_spike_is_rolled_back_on_two_ranks_as_on_one(
+    config: TrainingConfig, tokens_folder: Path
+) -> None:
+    root, guard = tokens_folder.parent, GuardConfig(z_score=8.0, window=8, rollback=True)
+    there = runs.flat(config, guard=guard, checkpoint_every=6, stop_after=15)
+    runs.put(there, tokens_folder, 9, [runs.BAD] * 15)
+    expected = runs.train(runs.plain(there, root / "plain"))
+    configs = {f"{n}": changed(there, zero_stage=n) for n in STAGES}
+    found = runs.ranks(2, each, configs, root)
+    again = runs.ranks(2, each, {f"{n}-again": changed(there, zero_stage=n) for n in (1, 3)}, root)
+    for name, lines in found.items():
+        assert runs.apart(lines, expected) < 1e-4, name
+        assert course.read_skipped(root / name) == {9}
+        assert len((root / name / "spikes.jsonl").read_bytes().splitlines()) == 1
+        if f"{name}-again" in again:
+            assert runs.course(again[f"{name}-again"]) == runs.course(lines), name
+
+
+def overflowing(config: TrainingConfig, root: Path) -> list[tuple[bool, bool, bool]]:
+    """On a rank: a step from weights at which a gradient overflows, at each stage: whether it was
+    applied, whether its loss was finite, whether anything moved."""
+    found = []
+    for stage in STAGES:
+        run = runs.zero(changed(config, zero_stage=stage), root / "none")
+        before = runs.state(run.engine)
+        # gelu(1e20) is finite, but its slope is computed as 0 times infinity.
+        before["weights/h.1.mlp.c_fc.bias"][3] = 1e20
+        run.engine.load(before.__getitem__, 0)
+        step = run.engine.step(loop.share(run, 0), config.batch_tokens, 1e-2)
+        after = runs.state(run.engine)
+        moved = any(not torch.equal(before[name], after[name]) for name in before)
+        found.append((step.applied, step.loss < 100.0, moved))
+    return found
+
+
+def test_a_gradient_that_overflows_is_seen_at_every_stage(
+    config: TrainingConfig, tokens_folder: Path
+) -> None:
+    found = runs.ranks(2, overflowing, config, tokens_folder.parent)
+    assert found == [(False, True, False)] * 4
+
+
+def test_what_deepspeed_is_told_is_derived(config: TrainingConfig, tokens_folder: Path) -> None:
+    from training import zero
+
+    told = zero.settings(changed(config, zero_stage=2, offload_optimizer=True), 3, 2)
+    assert told["zero_optimization"]["stage"] == 2
+    assert told["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    # 8 windows on 3 ranks are at most 3 a rank: two passes of two, filled up.
+    assert (told["gradient_accumulation_steps"], told["train_batch_size"]) == (2, 12)
+    assert told["gradient_clipping"] == config.clip
+    assert zero.settings(changed(config, zero_stage=0), 1, 2)["gradient_clipping"] == 0.0

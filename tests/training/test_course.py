@@ -1,0 +1,351 @@
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from tests.training import runs
+from training import checkpoint, course, files, loader, loop, metrics, parts
+from training.config import BadInput, GuardConfig, ModelConfig, TrainingConfig
+from training.course import Course, NotWhatWasSaved
+from training.loop import Line
+from training.model import build
+
+
+def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
+    return msgspec.structs.replace(config, **change)
+
+
+@pytest.fixture
+def folder(tokens_folder: Path) -> Path:
+    """A run's, beside the tokens."""
+    return tokens_folder.parent / "run"
+
+
+def go(config: TrainingConfig, folder: Path, **more: Any) -> list[Line]:
+    return runs.train(runs.plain(config, folder, **more))
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*"))
+
+
+def test_twenty_steps_are_ten_and_ten(config: TrainingConfig, folder: Path) -> None:
+    whole = runs.course(go(config, folder.with_name("whole")))
+    assert runs.course(go(changed(config, stop_after=10), folder)) == whole[:10]
+    assert runs.course(go(config, folder)) == whole
+    assert runs.course(go(config, folder)) == whole  # nothing is left to do
+
+
+def test_a_checkpoint_says_all_that_the_run_was(config: TrainingConfig, folder: Path) -> None:
+    run = runs.plain(config, folder, manifest="0123")
+    runs.train(run)
+    found = checkpoint.newest(folder)
+    assert found is not None
+    marker = found.marker
+    assert (marker.step, marker.applied, marker.samples) == (20, 20, 160)
+    assert (marker.skipped, marker.world, marker.manifest) == ([], 1, "0123")
+    assert marker.settings == config and marker.tokens == run.train.identity
+    assert marker.probe.ids == run.train.window(0, 16).tolist()
+    (name,) = marker.files
+    assert marker.files == {name: files.sha256(found.folder / name)}
+    state = runs.state(run.engine)
+    with parts.opened(found.folder) as read:
+        assert all(torch.equal(read(name), tensor) for name, tensor in state.items())
+
+
+def test_random_numbers_go_on_as_if_never_stopped(config: TrainingConfig, folder: Path) -> None:
+    """Of which the model draws none; what a user adds to it may."""
+
+    def drawing(config: TrainingConfig) -> list[float]:
+        model, drawn = build(config.sizes(), 1), []
+        model.register_forward_hook(lambda *_: drawn.append(float(torch.rand(()))))
+        loop.train(runs.plain(config, folder, model))
+        return drawn
+
+    torch.manual_seed(5)
+    first = drawing(changed(config, stop_after=10, evaluate_every=0))
+    expected = float(torch.rand(()))
+    torch.manual_seed(99)
+    then = drawing(changed(config, stop_after=11, evaluate_every=0))
+    # The first pass after a load is the probe's; it draws too, as the last pass of the save did.
+    assert len(first) == 41 and len(set(first + then)) == len(first + then)
+    assert expected in then[:2]
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Writing stands still until this is called."""
+    go, write = threading.Event(), parts.write
+
+    def wait(place: Path, tensors: dict[str, torch.Tensor]) -> str:
+        assert go.wait(300)
+        return write(place, tensors)
+
+    monkeypatch.setattr(parts, "write", wait)
+    return go.set
+
+
+def test_training_goes_on_while_a_checkpoint_of_its_step_is_written(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = runs.course(go(config, folder.with_name("whole")))
+    let, seen = held_up(monkeypatch), []
+
+    def watch(line: Line) -> None:
+        if line["step"] == 19:
+            seen.extend(steps(folder))
+            seen.append(len(list(folder.glob("unfinished-step-000010"))))
+            let()
+
+    loop.train(runs.plain(config, folder), watch)
+    assert seen == [1]  # nine steps went by, and nothing but an unfinished one was there
+    shutil.rmtree(folder / "step-000020")
+    assert runs.course(go(config, folder)) == whole
+
+
+def test_a_checkpoint_is_of_the_step_it_names_though_weights_moved_on(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, let, held = runs.plain(config, folder), held_up(monkeypatch), {}
+
+    def watch(line: Line) -> None:
+        if line["step"] == 10:  # told before it is saved
+            held.update(runs.state(run.engine))
+        if line["step"] == 18:
+            let()
+
+    loop.train(run, watch)
+    now = runs.state(run.engine)
+    with parts.opened(folder / "step-000010") as read:
+        assert all(torch.equal(read(name), tensor) for name, tensor in held.items())
+        assert not any(torch.equal(read(name), tensor) for name, tensor in now.items())
+
+
+@pytest.mark.parametrize("name", ["COMPLETE", "part-00000.safetensors"])
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
+    config: TrainingConfig, folder: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    whole = runs.course(go(config, folder))
+    path = folder / "step-000020" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    told: list[int] = []
+    loop.train(runs.plain(config, folder), lambda line: told.append(line["step"]))
+    assert told == list(range(11, 21))
+    assert runs.course(metrics.read(folder)) == whole
+    assert "step-000020 is damaged" in caplog.text
+    assert steps(folder) == [10, 20] and checkpoint.newest(folder).marker.step == 20  # type: ignore[union-attr]
+
+
+def test_a_save_before_damaged_ones_is_kept(config: TrainingConfig, folder: Path) -> None:
+    one = changed(config, keep_checkpoints=1)
+    whole = runs.course(go(one, folder))
+    (folder / "step-000020" / "COMPLETE").unlink()
+    go(changed(one, stop_after=5), folder)
+    assert steps(folder) == [5]
+    assert runs.course(go(one, folder)) == whole
+
+
+@pytest.mark.parametrize("tensor", ["weights/wte.weight", "weights/ln_f.bias"])
+def test_whole_files_of_other_weights_are_found_out(
+    config: TrainingConfig, folder: Path, tensor: str
+) -> None:
+    go(config, folder)
+    found = checkpoint.newest(folder)
+    assert found is not None
+    place = parts.path(found.folder, 0)
+    with parts.opened(found.folder) as read:
+        names = [*runs.state(runs.plain(config, folder).engine), "rng/00000/cpu"]
+        held = {name: read(name) for name in names}
+    held[tensor] = held[tensor].roll(1, 0)
+    found.folder.rename(folder / "unfinished-step-000020")
+    digest = parts.write(folder / "unfinished-step-000020" / place.name, held)
+    marker = msgspec.structs.replace(found.marker, files={place.name: digest})
+    checkpoint.seal(folder / "unfinished-step-000020", marker)
+    with pytest.raises(NotWhatWasSaved, match=r"step-000020: its probe has loss") as caught:
+        course.take_up(runs.plain(config, folder), checkpoint.newest(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_probe_that_is_no_number_is_no_probe(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(config, folder)
+    model = build(config.sizes(), 1)
+    model.register_forward_hook(lambda module, arguments, output: output * torch.nan)
+    with pytest.raises(NotWhatWasSaved, match="loss nan"):
+        course.take_up(runs.plain(config, folder, model), checkpoint.newest(folder))
+
+
+def test_a_fork_goes_on_from_there_with_other_settings(
+    config: TrainingConfig, folder: Path
+) -> None:
+    whole = go(config, folder)
+    other, fork = folder.with_name("fork"), str(folder / "step-000010")
+    lines = go(changed(config, fork=fork, learning_rate=2e-2, steps=30), other)
+    assert [line["step"] for line in lines] == list(range(11, 31))
+    # The first is foretold by the same weights on the same batch, at another rate.
+    assert (lines[0]["loss"], lines[0]["grad_norm"]) == (whole[10]["loss"], whole[10]["grad_norm"])
+    assert lines[0]["lr"] != whole[10]["lr"] and lines[1]["loss"] != whole[11]["loss"]
+    found = checkpoint.newest(other)
+    assert found is not None and found.marker.applied == 30
+
+
+def test_a_fork_with_the_same_settings_is_the_same_run(
+    config: TrainingConfig, folder: Path
+) -> None:
+    whole = go(config, folder)
+    forked = changed(config, fork=str(folder / "step-000010"))
+    other = folder.with_name("fork")
+    assert runs.course(go(forked, other)) == runs.course(whole[10:])
+    (other / "step-000020/COMPLETE").unlink()  # begins at the fork again, having no other
+    assert runs.course(go(forked, other)) == runs.course(whole[10:])
+
+
+def test_a_stopped_fork_goes_on_from_its_own_checkpoint(
+    config: TrainingConfig, folder: Path
+) -> None:
+    go(config, folder)
+    there = changed(config, fork=str(folder / "step-000010"), learning_rate=2e-2)
+    whole = runs.course(go(there, folder.with_name("whole")))
+    other = folder.with_name("fork")
+    go(changed(there, stop_after=15), other)
+    told: list[int] = []
+    loop.train(runs.plain(there, other), lambda line: told.append(line["step"]))
+    assert told == [16, 17, 18, 19, 20] and runs.course(metrics.read(other)) == whole
+
+
+def test_a_fork_is_refused_before_anything_is_done(config: TrainingConfig, folder: Path) -> None:
+    go(changed(config, stop_after=10), folder)
+    wide = ModelConfig(layers=2, heads=2, width=32, context=16, vocabulary=61)
+    other = folder.with_name("fork")
+    for change in ({"model": wide}, {"steps": 10, "warmup_steps": 1}):
+        with pytest.raises(BadInput, match=r"training\.(model|steps): is .*training\.fork"):
+            go(changed(config, fork=str(folder), **change), other)
+    with pytest.raises(BadInput, match="holds no whole checkpoint"):
+        go(changed(config, fork=str(folder.parent / "tokens")), other)
+    assert not metrics.read(other)
+
+
+WATCHFUL = GuardConfig(z_score=8.0, window=8, rollback=True)
+
+
+def spiking(config: TrainingConfig, folder: Path, *numbers: int) -> TrainingConfig:
+    """These batches are BAD all over: losses far above the others'."""
+    there = changed(runs.flat(config), guard=WATCHFUL)
+    for number in numbers:
+        runs.put(there, folder.parent / "tokens", number, [runs.BAD] * 15)
+    return there
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "spikes.jsonl").read_bytes().splitlines()
+    return [msgspec.json.decode(line) for line in lines]
+
+
+def read_by(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batches of all steps that are done from here on."""
+    read: list[int] = []
+    take = loader.Ahead.take
+
+    def note(ahead: loader.Ahead, number: int, then: int) -> Any:
+        read.append(number)
+        return take(ahead, number, then)
+
+    monkeypatch.setattr(loader.Ahead, "take", note)
+    return read
+
+
+def test_a_spike_takes_the_run_back_and_on_without_its_batch(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = spiking(config, folder, 13)
+    read = read_by(folder, monkeypatch)
+    lines = go(there, folder)
+    assert read == [*range(14), 10, 11, 12, *range(14, 21)]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    (spike,) = told(folder)
+    assert (spike["step"], spike["batch"]) == (14, 13) and max(spike["z"].values()) > 8
+    assert msgspec.json.decode((folder / "skipped.json").read_bytes()) == [13]
+    found = checkpoint.newest(folder)
+    assert found is not None and found.marker.skipped == [13]
+    out = folder.with_name("out")
+    out.mkdir()
+    course.write_skipped(out, [13])
+    assert runs.course(go(there, out)) == runs.course(lines)
+    assert not (out / "spikes.jsonl").exists()
+
+
+def test_two_spikes_one_behind_the_other(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = spiking(config, folder, 12, 13)
+    read = read_by(folder, monkeypatch)
+    lines = go(there, folder)
+    assert read == [*range(13), 10, 11, 13, 10, 11, *range(14, 22)]
+    assert [spike["batch"] for spike in told(folder)] == [12, 13]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert max(line["loss"] for line in lines) < 4.3
+
+
+@pytest.mark.parametrize("stop", [11, 13, 15, 19])
+def test_what_was_skipped_stays_so_after_a_stop(
+    config: TrainingConfig, folder: Path, stop: int
+) -> None:
+    there = spiking(config, folder, 13)
+    whole = runs.course(go(there, folder.with_name("whole")))
+    go(changed(there, stop_after=stop), folder)
+    assert runs.course(go(there, folder)) == whole
+    assert len(told(folder)) == 1
+
+
+def test_a_crash_just_after_the_rollback_does_not_meet_the_batch_again(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = spiking(config, folder, 13)
+    whole = runs.course(go(there, folder.with_name("whole")))
+    write = course.write_skipped
+
+    def crash(place: Path, skipped: Any) -> None:
+        write(place, skipped)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "write_skipped", crash)
+    with pytest.raises(KeyboardInterrupt):
+        go(there, folder)
+    monkeypatch.undo()
+    assert runs.course(go(there, folder)) == whole
+    assert len(told(folder)) == 1
+
+
+def test_without_a_checkpoint_a_spike_is_told_and_the_run_goes_on(
+    config: TrainingConfig, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = changed(spiking(config, folder, 13), checkpoint_every=20)
+    lines = go(late, folder)
+    assert "there is no checkpoint yet" in caplog.text
+    assert lines[13]["loss"] > lines[12]["loss"] + 0.1
+    assert [spike["batch"] for spike in told(folder)] == [13]
+    assert not (folder / "skipped.json").exists()
+
+
+def test_without_rollback_a_spike_is_but_told(config: TrainingConfig, folder: Path) -> None:
+    there = spiking(config, folder, 13)
+    quiet = changed(there, guard=GuardConfig(z_score=8.0, window=8))
+    lines = go(quiet, folder)
+    blind = changed(there, guard=GuardConfig(z_score=0.0, window=8))
+    assert runs.course(go(blind, folder.with_name("blind"))) == runs.course(lines)
+    assert [spike["step"] for spike in told(folder)] == [14]
+    assert not (folder.with_name("blind") / "spikes.jsonl").exists()
+
+
+def test_a_new_course_leaves_out_what_was_written_down(
+    config: TrainingConfig, folder: Path
+) -> None:
+    folder.mkdir()
+    course.write_skipped(folder, {4, 2})
+    assert course.take_up(runs.plain(config, folder), None) == Course(skipped={2, 4})
+    assert course.read_skipped(folder.parent) == set()

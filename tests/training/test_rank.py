@@ -1,0 +1,356 @@
+"""Whole ranks, as whoever starts them sees them: a file that says what, an exit status, a word."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from torch import distributed as dist
+
+from tests import story
+from tests.training import runs
+from training import checkpoint, fit, leave, loop, metrics, parts, rank, refusal
+from training.config import BadInput, ModelConfig, TrainingConfig
+from training.leave import AGAIN, SAVED
+from training.loop import Line
+from training.rank import Job
+
+pytestmark = pytest.mark.slow
+
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
+    return msgspec.structs.replace(config, **change)
+
+
+@pytest.fixture
+def folder(tokens_folder: Path) -> Path:
+    """A run's, beside the tokens."""
+    return tokens_folder.parent / "run"
+
+
+def job(config: TrainingConfig, folder: Path) -> Job:
+    return Job(training=config, tokens=str(folder.parent / "tokens"), folder=str(folder))
+
+
+def written(config: TrainingConfig, folder: Path) -> str:
+    path = folder.with_name(f"{folder.name}.json")
+    path.write_bytes(msgspec.json.encode(job(config, folder)))
+    return str(path)
+
+
+def plain(config: TrainingConfig, folder: Path) -> list[Line]:
+    return runs.train(runs.plain(config, folder.with_name("plain")))
+
+
+def main(words: list[str], hurried: bool = False) -> tuple[int, str]:
+    """On a rank: what `main` answers, and all it said."""
+    said = Path(words[0]).with_suffix(f".{dist.get_rank()}.said")
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    if hurried:
+        hold = checkpoint.hold
+        checkpoint.hold = lambda folder: hold(folder, wait_s=0)  # type: ignore[assignment]
+    return rank.main(words), said.read_text()
+
+
+def refused(status: int, said: str) -> str:
+    """The one line with which a rank refuses."""
+    assert status == 2 and "Traceback" not in said, said
+    return said.strip().splitlines()[-1]
+
+
+def stopping(words: list[str], step: int, how: str) -> tuple[int, int]:
+    """On a rank: be asked to leave while it is at that step, and its status."""
+
+    def tell(config: TrainingConfig) -> loop.Progress:
+        def told(line: Line) -> None:
+            if line["step"] == step and how == "file":
+                leave.ask(Path(msgspec.json.decode(Path(words[0]).read_bytes())["folder"]))
+            elif line["step"] == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return told
+
+    rank._tell = tell
+    before = signal.getsignal(signal.SIGTERM)
+    status = rank.main(words)
+    assert signal.getsignal(signal.SIGTERM) is before
+    return status, dist.get_world_size()
+
+
+@pytest.mark.parametrize(("how", "world"), [("file", 2), ("signal", 1), ("signal", 2)])
+def test_asked_to_leave_ranks_save_and_the_same_goes_on_bit_for_bit(
+    config: TrainingConfig, folder: Path, how: str, world: int
+) -> None:
+    stage = changed(config, zero_stage=2)
+    words = [written(stage, folder)]
+    assert runs.ranks(world, stopping, words, 7, how) == (SAVED, world)
+    assert [path.name for path in folder.glob("*step*")] == ["step-000007"]
+    assert len(metrics.read(folder)) == 7
+    leave.clear(folder)
+    assert runs.ranks(world, main, words)[0] == 0
+    whole = [written(stage, folder.with_name("whole"))]
+    assert runs.ranks(world, main, whole)[0] == 0
+    expected = metrics.read(folder.with_name("whole"))
+    assert runs.course(metrics.read(folder)) == runs.course(expected)
+    assert runs.apart(expected, plain(stage, folder)) < 1e-4
+
+
+def test_alone_and_with_torchs_launcher_it_trains_and_tells(
+    config: TrainingConfig, folder: Path
+) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": "/nonexistent"}
+    expected = plain(config, folder)
+    for name, launcher in (("alone", ()), ("two", LAUNCHER)):
+        words = [*launcher, "-m", "training.rank", written(config, folder.with_name(name))]
+        done = subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, cwd=runs.ROOT,
+            env=environment, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "step 20 of 20: loss 3." in done.stderr, done.stderr
+        assert runs.apart(metrics.read(folder.with_name(name)), expected) < 1e-4
+        found = checkpoint.newest(folder.with_name(name))
+        assert found is not None and found.marker.world == (1 if name == "alone" else 2)
+    recorded = msgspec.json.decode((folder.with_name("two") / "deepspeed.json").read_bytes())
+    assert recorded["zero_optimization"]["stage"] == 1
+    assert recorded["gradient_accumulation_steps"] == 2
+    settings = (folder.with_name("two") / "settings.json").read_bytes()
+    assert msgspec.json.decode(settings, type=TrainingConfig) == config
+
+
+def test_a_held_folder_is_refused_in_one_line_on_every_rank(
+    config: TrainingConfig, folder: Path
+) -> None:
+    words = [written(config, folder)]
+    with checkpoint.hold(folder):
+        said = refused(*runs.ranks(2, main, words, True))
+    assert said.startswith(f"{folder}: another training has been writing there")
+    told = refusal.read(folder)  # for whoever started the ranks
+    assert told is not None and told.says == said and told.input
+    other = Path(words[0]).with_suffix(".1.said").read_text()
+    assert refused(2, other) == said
+    assert metrics.read(folder) == []
+
+
+def test_a_rank_that_is_started_again_after_a_refusal_does_nothing(
+    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal.write(folder, refusal.Refusal(says="no", input=True))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert rank.main([written(config, folder)]) == SAVED
+    assert not (folder / "settings.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ('{"training": {"steps": "many"}, "tokens": "", "folder": ""}', "Expected `int`, got"),
+        ("{", "truncated"),
+        (None, "No such file"),
+    ],
+)
+def test_a_wrong_job_file_is_refused_in_one_line(
+    tmp_path: Path, content: str | None, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "job.json"
+    if content is not None:
+        path.write_text(content)
+    assert rank.main([str(path)]) == 2
+    (record,) = caplog.records
+    assert part in record.getMessage() and "\n" not in record.getMessage()
+    assert rank.main([]) == 2
+
+
+def foreign(folder: Path) -> str:
+    np.zeros(100, "<u2").tofile(folder.parent / "tokens" / "00003.train.bin")
+    return "was trained on other tokens than these"
+
+
+def few(folder: Path) -> str:
+    for path in (folder.parent / "tokens").glob("*.train.bin"):
+        path.write_bytes(path.read_bytes()[:6])
+    return "tokens are fewer than one window of training.model.context 16 + 1"
+
+
+def none(folder: Path) -> str:
+    for path in (folder.parent / "tokens").glob("*.bin"):
+        path.unlink()
+    return "no token files (*.train.bin) there"
+
+
+def outside(folder: Path) -> str:
+    for path in (folder.parent / "tokens").glob("*.train.bin"):
+        np.full(path.stat().st_size // 2, 70, "<u2").tofile(path)
+    (folder / "step-000010").rename(folder / "set-aside")
+    return "training.model.vocabulary: is 61, but the tokens hold id 70"
+
+
+@pytest.mark.parametrize("spoil", [foreign, few, none, outside])
+def test_tokens_that_do_not_fit_are_refused_in_one_line(
+    config: TrainingConfig, folder: Path, spoil: Callable[[Path], str]
+) -> None:
+    runs.train(runs.plain(changed(config, stop_after=10), folder))
+    part = spoil(folder)
+    said = refused(*runs.ranks(1, main, [written(config, folder)]))
+    assert part in said
+    told = refusal.read(folder)
+    assert told is not None and told.says == said and told.input
+
+
+def lost(words: list[str]) -> tuple[int, str]:
+    """On a rank: train a model whose loss is no number."""
+    rank.build = lambda sizes, seed: _lost(runs.build(sizes, seed))  # type: ignore[assignment]
+    return main(words)
+
+
+def _lost(model: Any) -> Any:
+    model.register_forward_hook(lambda module, arguments, output: output * float("nan"))
+    return model
+
+
+def test_a_lost_loss_is_a_failure_that_is_written_down(
+    config: TrainingConfig, folder: Path
+) -> None:
+    status, said = runs.ranks(2, lost, [written(config, folder)])
+    assert status == 1 and "Traceback" not in said
+    told = refusal.read(folder)
+    assert told is not None and told.says.startswith("step 1: loss nan") and not told.input
+
+
+LARGE = ModelConfig(layers=2, heads=2, width=64, context=1024, vocabulary=61)
+
+
+def confined(words: list[str], room: int) -> tuple[int, str]:
+    """On a rank: train with so many bytes more than it has when it begins to."""
+    import resource
+
+    train = loop.train
+
+    def limited(*arguments: Any) -> bool:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + room, resource.RLIM_INFINITY))
+        return train(*arguments)
+
+    loop.train = limited
+    return main(words)
+
+
+def roomy(config: TrainingConfig, **change: Any) -> TrainingConfig:
+    """Sixteen windows of 1024 tokens a step; a pass of all takes some 500 MB."""
+    there = changed(config, model=LARGE, batch_tokens=16384, micro_batch=16, steps=2)
+    return changed(there, warmup_steps=0, evaluate_every=0, **change)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are kept on Linux alone")
+def test_a_micro_batch_that_does_not_fit_into_the_memory_is_halved(
+    config: TrainingConfig, folder: Path
+) -> None:
+    np.tile(np.arange(60, dtype="<u2"), 600).tofile(folder.parent / "tokens" / "00003.train.bin")
+    there = roomy(config)
+    words = [written(there, folder)]
+    status, said = runs.ranks(1, confined, words, 400 * 2**20)
+    assert status == AGAIN and "Traceback" not in said, said
+    assert "16 windows at once do not fit into the memory of rank 0; beginning again with 8" in said
+    assert fit.found(folder, there, 1) == 8 and (folder / "fits.json").exists()
+    assert refusal.read(folder) is None
+    status, said = runs.ranks(1, confined, words, 400 * 2**20)
+    assert status == 0, said
+    recorded = msgspec.json.decode((folder / "deepspeed.json").read_bytes())
+    assert recorded["train_micro_batch_size_per_gpu"] == 8
+    assert recorded["gradient_accumulation_steps"] == 2
+    expected = runs.train(runs.plain(there, folder.with_name("plain")))
+    assert runs.apart(metrics.read(folder), expected) < 1e-5
+    one = changed(there, micro_batch=1)
+    tight = [written(one, folder.with_name("tight"))]
+    said = refused(*runs.ranks(1, confined, tight, 8 * 2**20))
+    assert said.startswith("training.micro_batch: not even one window fits into the memory")
+
+
+def test_a_note_of_other_circumstances_is_ignored(config: TrainingConfig, folder: Path) -> None:
+    folder.mkdir()
+    assert fit.found(folder, config, 2) is None
+    assert fit.halve(folder, config, 2, 7) == 3
+    assert fit.found(folder, changed(config, steps=30, micro_batch=9), 2) == 3
+    assert fit.found(folder, config, 1) is None
+    for change in ({"zero_stage": 2}, {"recompute": True}, {"precision": "bf16"}, {"model": LARGE}):
+        assert fit.found(folder, changed(config, **change), 2) is None
+    with pytest.raises(BadInput, match="not even one window fits"):
+        fit.halve(folder, config, 2, 1)
+
+
+def slow_write(config: TrainingConfig, folder: Path) -> None:
+    """On a rank: a checkpoint's second writing stops half-way, for ever."""
+    write, seen = parts.write, []
+
+    def half(place: Path, tensors: Any) -> str:
+        seen.append(place)
+        digest = write(place, tensors)
+        if len(seen) == 2:
+            os.truncate(place, place.stat().st_size // 2)
+            (folder.parent / "half").touch()
+            time.sleep(1000)  # until it is killed
+        return digest
+
+    parts.write = half
+    rank.run(job(config, folder))
+
+
+@contextmanager
+def beside(function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """A process that calls it on one rank, while the block runs."""
+    context = runs.multiprocessing.get_context("forkserver")
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_rank_killed_while_it_writes_leaves_the_checkpoint_before(
+    config: TrainingConfig, folder: Path
+) -> None:
+    often = changed(config, checkpoint_every=5)
+    with beside(slow_write, often, folder) as process:
+        while not (folder.parent / "half").exists():
+            assert process.is_alive()
+            time.sleep(0.01)  # looks at the disk; nothing is decided by how long it takes
+    assert process.exitcode == -signal.SIGKILL
+    assert (folder / "unfinished-step-000010").is_dir()
+    found = checkpoint.newest(folder)
+    assert found is not None and found.marker.step == 5
+    assert runs.ranks(1, main, [written(often, folder)])[0] == 0
+    assert not list(folder.glob("unfinished*"))
+    assert runs.apart(metrics.read(folder), plain(often, folder)) < 1e-4
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_checkpoint_before(
+    config: TrainingConfig, tokens_folder: Path
+) -> None:
+    """One checkpoint of 4.6 MB has room there, a second has not."""
+    table = ModelConfig(layers=1, heads=2, width=48, context=16, vocabulary=8000)
+    there = changed(config, model=table, zero_stage=1)
+    with story.disk(tokens_folder.parent / "disk", "7m") as disk:
+        path = tokens_folder.parent / "job.json"
+        its = Job(training=there, tokens=str(tokens_folder), folder=str(disk / "run"))
+        path.write_bytes(msgspec.json.encode(its))
+        status, said = runs.ranks(2, main, [str(path)])
+        assert status == 1 and "Traceback" not in said, said
+        told = refusal.read(disk / "run")
+        assert told is not None and not told.input and "\n" not in told.says
+        assert told.says.startswith(f"{disk / 'run'}: the disk is full; free some space")
+        assert [each.name for each in (disk / "run").glob("*step*")] == ["step-000010"]
+        found = checkpoint.newest(disk / "run")
+        assert found is not None and found.marker.step == 10
