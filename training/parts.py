@@ -58,13 +58,12 @@ def path(folder: Path, rank: int) -> Path:
 
 def write(place: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a file to the disk; its sha256. OSError where the disk fails or is full."""
-    place.touch()
-    mode = place.stat().st_mode
     try:
         save_file(dict(tensors), place)
     except SafetensorError as error:
         _raise_disk(place, error)
-    place.chmod(mode)  # safetensors lets only the owner read it, whatever the umask says
+    # safetensors lets only the owner read it, whatever the umask says; the folder was made by that.
+    place.chmod(place.parent.stat().st_mode & 0o666)
     files.to_disk(place)
     return files.sha256(place)
 
