@@ -14,6 +14,13 @@ import pytest
 from tests import story
 from tests.story import Story
 
+torch = pytest.importorskip("torch", reason="training is an extra")
+os.environ["HF_HUB_OFFLINE"] = "1"
+from transformers import AutoTokenizer, GPT2LMHeadModel  # noqa: E402
+
+from training import huggingface, parts  # noqa: E402
+from training.model import own_weights  # noqa: E402
+
 pytestmark = pytest.mark.slow
 
 SHORT = (
@@ -46,6 +53,17 @@ def straight(told: Story, rebuilt: Path) -> list[float]:
     return story.losses(rebuilt)
 
 
+def run(root: Path, command: str, word: str, *more: str, code: int = 0):
+    """Run a command that takes a word of its own, on what is trained."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", command, story.RECIPE, word, f"root={root}", *SHORT,
+         *more],
+        capture_output=True, text=True, cwd=story.ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done
+
+
 @pytest.fixture
 def root(rebuilt: Path, tmp_path: Path) -> Path:
     """The same run, where nothing is trained yet."""
@@ -57,12 +75,21 @@ def test_a_training_can_be_used_and_is_not_done_twice(told: Story, rebuilt: Path
     assert len(straight) == 20 and straight[-1] < straight[0] - 1
     assert "trained to step 20 already" in told.run("train", rebuilt, *SHORT)
     assert "perplexity" in told.run("evaluate", rebuilt, *SHORT)
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "generate", story.RECIPE, "The module",
-         f"root={rebuilt}", *SHORT, "training.sample.max_new_tokens=5"],
-        capture_output=True, text=True, cwd=story.ROOT, check=True,
-    )  # fmt: skip
-    assert done.stdout.startswith("The module")
+    said = run(rebuilt, "generate", "The module", "training.sample.max_new_tokens=5")
+    assert said.stdout.startswith("The module")
+
+
+def test_a_training_can_be_exported_for_transformers(straight, rebuilt: Path, tmp_path: Path):
+    folder = tmp_path / "exported"
+    assert "the weights after step 20" in run(rebuilt, "export", str(folder)).stdout
+    assert "is there already" in run(rebuilt, "export", str(folder), code=2).stderr
+    theirs, ours = GPT2LMHeadModel.from_pretrained(folder), huggingface.load(folder)
+    ids = torch.tensor([AutoTokenizer.from_pretrained(folder)("The module is a list").input_ids])
+    with torch.no_grad():
+        assert torch.allclose(theirs(ids).logits, ours.logits(ids), atol=1e-4)
+    (saved,) = rebuilt.glob("training/*/step-000020")
+    weights = parts.weights(saved)
+    assert all(torch.equal(w, weights[name]) for name, w in own_weights(ours).items())
 
 
 def test_a_training_on_ray_saves_at_ctrl_c_and_outlives_a_lost_rank_as_if_in_one_go(
