@@ -145,7 +145,7 @@ class GPT2(nn.Module):
         recompute = self.recompute and torch.is_grad_enabled() and cache is None
         for block in self.h:
             if recompute:
-                x_BTC = checkpoint(block, x_BTC, use_reentrant=False)
+                x_BTC = checkpoint(block, x_BTC, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_BTC = block(x_BTC, cache)
         return self.ln_f(x_BTC)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ from training.engine import (
     remember,
     summed,
 )
-from training.model import GPT2, load_weights, trimmed
+from training.model import GPT2, trimmed
 
 _BUCKET = 50_000_000
 """Numbers sent at once: small enough that a 124 M model's gradient is sent while the rest is still
@@ -140,16 +141,13 @@ class ZeroEngine:
 
     def load(self, read: Callable[[str], Tensor], applied: int) -> None:
         self._remember(applied)
-        weights = dict(self._model.named_parameters())
         with torch.no_grad():
-            if self._stage < 3:
-                load_weights(self._model, {name: read(f"weights/{name}") for name in weights})
-            for name, weight in weights.items():
+            # One tensor after the other: several ranks share a host's memory.
+            for name, weight in self._model.named_parameters():
                 value = self._padded(name, read(f"weights/{name}"))
-                if self._stage == 3:
-                    with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
-                        if self.rank == 0:
-                            weight.copy_(value)
+                with self._gathered(weight) as here:
+                    if here:
+                        weight.copy_(value)
                 self._put(weight, value)
                 for moment in MOMENTS:
                     self._put(weight, self._padded(name, read(f"{moment}/{name}")), moment)
@@ -206,6 +204,15 @@ class ZeroEngine:
         else:
             found = safe_get_full_fp32_param(weight)
         return found
+
+    @contextmanager
+    def _gathered(self, weight: Tensor) -> Iterator[bool]:
+        """Whether this rank may write the whole weight in the block."""
+        if self._stage < 3:
+            yield True
+            return
+        with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
+            yield self.rank == 0
 
     def _put(self, weight: Tensor, value: Tensor, moment: str | None = None) -> None:
         """Set what `_whole` gives; every rank has the whole value."""
