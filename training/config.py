@@ -95,6 +95,9 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rollback: Annotated[bool, Meta(extra=_CHANGES)] = False
     """Whether a spike takes the run back to its newest checkpoint, and on without that batch."""
 
+    rollbacks: Annotated[int, Meta(ge=0)] = 10
+    """Times that a run goes back to the same checkpoint; one more ends it."""
+
     skips: Annotated[int, Meta(ge=0)] = 3
     """Steps in a row whose gradient is not finite, which change nothing and are counted; one more
     ends the run. A loss that is not a number ends it at once."""

@@ -173,6 +173,13 @@ def _rolled_back(run: Run, tools: _Tools, number: int) -> Course | None:
         return None
     before = take_up(run, found)
     before.skipped.add(number)
+    place = batches.batch_number(found.marker.step, found.marker.skipped)
+    if sum(each >= place for each in before.skipped) > run.config.guard.rollbacks:
+        raise Diverged(
+            f"{found.folder}: {run.config.guard.rollbacks} batches after it were left out, and it "
+            f"spikes again at batch {number}. Lower training.learning_rate, or raise "
+            "training.guard.z_score or training.guard.rollbacks"
+        )
     if run.engine.rank == 0:
         write_skipped(run.folder, before.skipped)
     return before

@@ -291,6 +291,16 @@ def test_two_spikes_one_behind_the_other(
     assert max(line["loss"] for line in lines) < 4.3
 
 
+def test_a_run_that_spikes_on_and_on_is_ended(config: TrainingConfig, folder: Path) -> None:
+    there = spiking(config, folder, 11, 12, 13)
+    few = changed(there, guard=msgspec.structs.replace(WATCHFUL, rollbacks=2))
+    with pytest.raises(loop.Diverged, match=r"step-000010: 2 batches .* again at batch 13\."):
+        go(few, folder)
+    assert [spike["batch"] for spike in told(folder)] == [11, 12, 13]
+    enough = changed(there, guard=msgspec.structs.replace(WATCHFUL, rollbacks=3))
+    assert len(go(enough, folder)) == 20
+
+
 @pytest.mark.parametrize("stop", [11, 13, 15, 19])
 def test_what_was_skipped_stays_so_after_a_stop(
     config: TrainingConfig, folder: Path, stop: int
