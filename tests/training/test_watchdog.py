@@ -69,6 +69,8 @@ def test_a_rank_that_hangs_ends_and_says_where(tmp_path: Path, how: str) -> None
     assert watchdog.hung(tmp_path) == [tmp_path / "hung-00007.txt"]
     told = (tmp_path / "hung-00007.txt").read_text()
     assert "stuck_here" in told and "beside" in told
+    child(HEAD + how + HANGS, tmp_path)
+    assert (tmp_path / "hung-00007.txt").read_text().count("in stuck_here") == 2
 
 
 @pytest.mark.slow
@@ -132,6 +134,13 @@ def test_no_file_stays_of_a_rank_that_failed(tmp_path: Path) -> None:
     with pytest.raises(KeyError), watchdog.watched(tmp_path, 3, 600.0):
         raise KeyError
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_rank_that_is_started_again_keeps_the_stacks_of_before(tmp_path: Path) -> None:
+    watchdog.path(tmp_path, 3).write_text("stacks\n")
+    with watchdog.watched(tmp_path, 3, 600.0) as alive:
+        alive()
+    assert watchdog.path(tmp_path, 3).read_text() == "stacks\n"
 
 
 def test_zero_seconds_watch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
