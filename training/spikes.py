@@ -26,10 +26,8 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
     ).tolist()
     try:
         documents = provenance.documents(run.tokens_folder, "train", windows, run.context)
-    except (
-        BadInput,
-        OSError,
-    ) as error:  # not worth a run: tokens without their index can be trained on
+    except (BadInput, OSError) as error:
+        # Not worth a run: tokens without their index can be trained on.
         _log.warning("whose tokens they were cannot be told: %s", error)
         documents = []
     told = {

@@ -6,6 +6,7 @@ that the hanging code may hold.
 """
 
 import faulthandler
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ from pathlib import Path
 @contextmanager
 def watched(folder: Path, rank: int, limit_s: float) -> Iterator[Callable[[], None]]:
     """Watch over the block: unless what this gives is called every `limit_s` seconds, the stacks of
-    all threads are written to `hung-RANK.txt` in `folder` and the process ends with status 1.
-    0 seconds watch nothing."""
+    all threads are added to `hung-RANK.txt` in `folder` and the process ends with status 1. Those
+    of before stay: a rank that is started again must not wipe out why. 0 seconds watch nothing."""
     if not limit_s:
         yield lambda: None
         return
@@ -29,7 +30,7 @@ def watched(folder: Path, rank: int, limit_s: float) -> Iterator[Callable[[], No
             yield alive
         finally:
             faulthandler.cancel_dump_traceback_later()
-            if not file.tell():  # stacks of an attempt before this one stay
+            if not os.fstat(file.fileno()).st_size:
                 path(folder, rank).unlink(missing_ok=True)
 
 

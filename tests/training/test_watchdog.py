@@ -70,6 +70,8 @@ def test_a_rank_that_hangs_ends_and_says_where(tmp_path: Path, how: str) -> None
     assert watchdog.hung(tmp_path, 0.0) == [tmp_path / "hung-00007.txt"]
     told = (tmp_path / "hung-00007.txt").read_text()
     assert "stuck_here" in told and "beside" in told
+    child(HEAD + how + HANGS, tmp_path)
+    assert (tmp_path / "hung-00007.txt").read_text().count("in stuck_here") == 2
 
 
 @pytest.mark.slow
