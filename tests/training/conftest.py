@@ -11,7 +11,7 @@ from training.config import ModelConfig, TrainingConfig
 
 # Training is an extra: what needs it is left out where it is not installed.
 _HEAVY = [
-    "model", "engine", "loop", "course", "parts", "saver", "checkpoint", "evaluate", "generate",
+    "model", "engine", "loop", "course", "parts", "saver", "evaluate", "generate",
 ]  # fmt: skip
 collect_ignore = [f"test_{name}.py" for name in _HEAVY if find_spec("torch") is None]
 _RANKS = ["zero", "rank"]
