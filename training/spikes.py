@@ -6,6 +6,7 @@ documents, each with its url, document_id and windows.
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,8 +20,16 @@ _SHOWN = 5
 _log = logging.getLogger(__name__)
 
 
+class _Line(msgspec.Struct):
+    batch: int
+
+
 def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float]) -> None:
-    """Write down the spike of batch `number`, whose step had the metrics `line`."""
+    """Write down the spike of batch `number`, whose step had the metrics `line`; once, though a
+    crash may make the same step come again."""
+    path = run.folder / _NAME
+    if number in _told(path):
+        return
     windows = batches.step_windows(
         run.config.seed, number, run.config.batch_windows(), run.train.windows(run.context)
     ).tolist()
@@ -38,7 +47,7 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
         "z": z,
         "documents": documents,
     }
-    with (run.folder / _NAME).open("ab") as file:
+    with path.open("ab") as file:
         file.write(msgspec.json.encode(told) + b"\n")
     _log.warning(
         "step %d: %s; its %d windows are of %d documents (%s): %s ...",
@@ -46,6 +55,13 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
         ", ".join(f"{name} {line[name]:.3f} is {z[name]:.1f} deviations high" for name in z),
         len(windows),
         len(documents),
-        run.folder / _NAME,
+        path,
         " ".join(document.url for document in documents[:_SHOWN]),
     )
+
+
+def _told(path: Path) -> set[int]:
+    if not path.exists():
+        return set()
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return {msgspec.json.decode(line, type=_Line).batch for line in whole.splitlines()}

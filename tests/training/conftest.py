@@ -12,7 +12,7 @@ from training.config import ModelConfig, TrainingConfig
 # Training is an extra: what needs it is left out where it is not installed.
 _HEAVY = [
     "model", "cross_entropy", "huggingface", "engine", "loop", "course", "parts", "saver",
-    "checkpoint", "evaluate", "generate",
+    "evaluate", "generate", "loader", "board", "flops", "fit", "spikes",
 ]  # fmt: skip
 collect_ignore = [f"test_{name}.py" for name in _HEAVY if find_spec("torch") is None]
 _RANKS = ["zero", "rank"]

@@ -77,7 +77,7 @@ def run(tmp_path: Path) -> Run:
 def walked(run: Run, windows: Sequence[int]) -> dict[str, list[int]]:
     """The URLs of the documents in these windows and which of them, id by id: whose an id is, the
     texts themselves say."""
-    stream = [int(id_) for shard in run.train.shards for id_ in shard]
+    stream = [int(id_) for path in run.train.paths for id_ in np.fromfile(path, "<u2")]
     by_ids = {tuple(tokenizer.encode(text)): url for url, text in texts().items()}
     owners: list[str] = []
     begin = 0
@@ -124,6 +124,12 @@ def test_a_line_says_what_spiked_and_where(run: Run) -> None:
     for document in documents:
         url, id_ = document["url"], document["document_id"]
         assert id_ == hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
+
+
+def test_a_spike_that_comes_again_after_a_crash_is_told_once(run: Run) -> None:
+    for number in (2, 3, 2, 3):
+        spikes.tell(run, number, LINE, Z)
+    assert [line["batch"] for line in told(run)] == [2, 3]
 
 
 def test_the_log_names_what_spiked_and_urls(run: Run, caplog: pytest.LogCaptureFixture) -> None:
