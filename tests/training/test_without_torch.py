@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[2]
 
 LIGHT = (
     "batches", "checkpoint", "config", "files", "guard", "leave", "metrics", "provenance",
-    "refusal", "schedule", "schema", "staging", "tokenizer", "tokens", "watchdog",
+    "refusal", "schedule", "schema", "staging", "status", "tokenizer", "tokens", "watchdog",
 )  # fmt: skip
 DEEPSPEED = ("rank", "zero")
 TORCH = (
-    "board", "course", "cross_entropy", "engine", "evaluate", "fit", "flops", "generate", "loader",
-    "loop", "model", "parts", "run", "saver", "spikes",
+    "board", "course", "cross_entropy", "engine", "evaluate", "fit", "flops", "generate", "huggingface",
+    "loader", "loop", "model", "parts", "run", "saver", "spikes",
 )  # fmt: skip
 
 
