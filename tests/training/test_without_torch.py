@@ -15,8 +15,8 @@ LIGHT = (
 )  # fmt: skip
 DEEPSPEED = ("rank", "zero")
 TORCH = (
-    "board", "course", "cross_entropy", "engine", "evaluate", "fit", "flops", "generate", "huggingface",
-    "loader", "loop", "model", "parts", "run", "saver", "spikes",
+    "board", "course", "cross_entropy", "engine", "evaluate", "fit", "flops", "generate",
+    "huggingface", "loader", "loop", "model", "parts", "run", "saver", "spikes",
 )  # fmt: skip
 
 
