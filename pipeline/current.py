@@ -67,12 +67,16 @@ def shards(config: Config) -> Shards:
         dataset = run(config)["tokens"]
         dataset.require_files()
         return shards_of(dataset)
-    to = Path(config.training.staging or trainings.folder(config.root) / "staging")
-    local = staging.stage(named, to)
+    local = staging.stage(named, staged(config))
     if (local / "manifest.json").exists():
         return Shards(named, local, _written(local))
     identities = {split: open_split(local, split).identity for split in SPLITS}
     return Shards(named, local, manifest.root_hash(identities))
+
+
+def staged(config: Config) -> Path:
+    """Where copies of shards from a URI lie."""
+    return Path(config.training.staging or trainings.folder(config.root) / "staging")
 
 
 def shards_of(tokens: Dataset) -> Shards:

@@ -6,7 +6,6 @@ what is run.
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 import ray
@@ -16,9 +15,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.failures import GangFailed
 
-RESTARTS = 8
+RESTARTS = 20
 """Times that all ranks may be started anew: for a lost one, or for less memory."""
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
 def gpus() -> int:
@@ -34,12 +32,14 @@ def run(
     *,
     use_gpu: bool,
     cpu_environment: Mapping[str, str],
+    timeout_s: float,
     ask: Callable[[], None],
 ) -> None:
     """Call `function(argument)` on `ranks` processes that form one torch process group.
 
     Each gets a GPU of its own, or a CPU and `cpu_environment`. `folder` is for Ray Train's own
-    small files, so that they do not stay in the user's home. At Ctrl-C `ask` asks the ranks to
+    small files, so that they do not stay in the user's home. After `timeout_s` a rank no longer
+    waits for another. At Ctrl-C `ask` asks the ranks to
     leave; a second one does not wait for them. GangFailed where the cluster has too few, for Ray
     would wait, or where a rank was lost too often.
     """
@@ -51,9 +51,7 @@ def run(
     trainer = TorchTrainer(
         function,
         train_loop_config=argument,
-        torch_config=TorchConfig(
-            backend="nccl" if use_gpu else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
-        ),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=ranks, use_gpu=use_gpu, resources_per_worker=None if use_gpu else {"CPU": 1}
         ),

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from pipeline import current, lease, progress, torchrun
+from pipeline import current, lease, progress, torchrun, trainings
 from pipeline.config import Config
 from pipeline.current import Shards
 from pipeline.failures import BadInput, GangFailed
@@ -33,15 +33,17 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
     if at and at.marker.step >= last:
         return f"{folder}: trained to step {at.marker.step} already"
     _check(training, found, at)
+    _tell_others(config, folder)
+    staged = msgspec.structs.replace(training, staging=str(current.staged(config)))
     job = {
-        "training": msgspec.to_builtins(training),
+        "training": msgspec.to_builtins(staged),
         "tokens": found.named,
         "folder": str(folder),
         "manifest": found.manifest,
         "tells": False,
     }
     began = time.time()
-    with lease.hold(folder, "train"), progress.training(folder, last):
+    with lease.hold(folder, "train"), progress.training(folder, last, told=not local):
         refusal.clear(folder)
         leave.clear(folder)
         try:
@@ -49,8 +51,11 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
                 _torchrun(training, job, folder)
             else:
                 _gang(config, job, address, folder)
+        except GangFailed:
+            _raise_hung(folder, began)
+            raise
         finally:
-            _raise_told(folder, began)  # it says more than how the ranks ended
+            _raise_refused(folder)  # it says more than how the ranks ended
     return _outcome(folder, training)
 
 
@@ -102,6 +107,16 @@ def _check(training: TrainingConfig, found: Shards, at: Checkpoint | None) -> No
         checkpoint.refuse_fork(checkpoint.forked(training.fork), training)
 
 
+def _tell_others(config: Config, folder: Path) -> None:
+    """That a run begins anew, where other tokens or settings have one: that may not be meant."""
+    others = [each for each in trainings.found(config.root) if each.folder != str(folder)]
+    if others and not folder.exists():
+        _log.warning(
+            "a run of its own: the %d that are there have other tokens or settings (`webtext "
+            "status` shows them)", len(others),
+        )  # fmt: skip
+
+
 def _gang(config: Config, job: Job, address: str | None, folder: Path) -> None:
     import torch  # noqa: F401  -- an absent extra is told before Ray starts
 
@@ -113,6 +128,7 @@ def _gang(config: Config, job: Job, address: str | None, folder: Path) -> None:
         gang.run(
             rank, job, config.training.world(gpus), str(folder / "ray"),
             use_gpu=gpus > 0, cpu_environment=CPU_RANK_ENVIRONMENT, ask=_ask(folder),
+            timeout_s=config.training.collective_timeout_s(),
         )  # fmt: skip
 
 
@@ -138,11 +154,13 @@ def _ask(folder: Path) -> Ask:
     return ask
 
 
-def _raise_told(folder: Path, began: float) -> None:
-    """Raise what a rank has written down: why it was refused, or where it hung."""
+def _raise_refused(folder: Path) -> None:
     told = refusal.read(folder)
     if told:
         raise BadInput(told.says) if told.input else GangFailed(told.says)
+
+
+def _raise_hung(folder: Path, began: float) -> None:
     stacks = watchdog.hung(folder, began)
     if stacks:
         raise GangFailed(
@@ -152,8 +170,10 @@ def _raise_told(folder: Path, began: float) -> None:
 
 
 def _outcome(folder: Path, training: TrainingConfig) -> str:
-    lines = metrics.read(folder)
-    first, final = lines[0], lines[-1]
+    first = metrics.first(folder)
+    if first is None:
+        return f"left before the first step of {training.steps}; the same command goes on"
+    (final,) = metrics.tail(folder, 1)
     if final["step"] < training.last_step():
         return f"left after step {final['step']} of {training.steps}; the same command goes on"
     return (

@@ -147,17 +147,19 @@ def _amount(done: int, total: int) -> str:
 
 
 @contextmanager
-def training(folder: Path, steps: int) -> Iterator[None]:
+def training(folder: Path, steps: int, *, told: bool) -> Iterator[None]:
     """A bar that follows the run in `folder` while the block trains; where there is no terminal a
-    line a minute."""
+    line a minute. And what its ranks warn of, where it must be `told`: else they say it here."""
     ended = threading.Event()
-    with _bars() as bars:
+    warnings = _Warnings(folder, told)
+    with _bars(remaining=False) as bars:
         bar = bars.add_task("training", total=steps, amount="")
 
         def follow() -> None:
             told = time.monotonic()
             while not ended.wait(LOOK_S):
                 _show(bars, bar, folder)
+                warnings.look()
                 if not bars.console.is_terminal and time.monotonic() - told >= LINE_S:
                     told = time.monotonic()
                     for standing in filter(None, [trained.standing(folder, time.time())]):
@@ -171,6 +173,27 @@ def training(folder: Path, steps: int) -> Iterator[None]:
             ended.set()
             thread.join()
             _show(bars, bar, folder)
+            warnings.look()
+
+
+class _Warnings:
+    """What ranks that have no terminal here write down for whoever looks on."""
+
+    def __init__(self, folder: Path, told: bool) -> None:
+        self._path = trained.warnings(folder)
+        self._told = told
+        self._read = self._path.stat().st_size if self._path.exists() else 0
+
+    def look(self) -> None:
+        """Say what is new."""
+        if not self._told or not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(end)
+        if whole:
+            click.echo(whole.decode(), err=True)
 
 
 def _show(bars: Progress, bar: TaskID, folder: Path) -> None:
@@ -178,11 +201,12 @@ def _show(bars: Progress, bar: TaskID, folder: Path) -> None:
     if found is not None:
         shown = f"training, loss {found.loss:.3f}"
         steps = bars.tasks[bar].total or 0
-        amount = f"{found.step}/{steps:.0f} {found.tokens_per_s:,.0f} tokens/s"
+        left = crawling.lasting((steps - found.step) * found.pace_s)
+        amount = f"{found.step}/{steps:.0f} {found.tokens_per_s:,.0f} tokens/s, {left} left"
         bars.update(bar, completed=found.step, description=shown, amount=amount)
 
 
-def _bars() -> Bars:
+def _bars(*, remaining: bool = True) -> Bars:
     # Not rich's own guess: FORCE_COLOR would draw bars into a file.
     console = Console(stderr=True, force_terminal=sys.stderr.isatty())
     return Bars(
@@ -190,7 +214,7 @@ def _bars() -> Bars:
         BarColumn(),
         TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *([TimeRemainingColumn()] if remaining else []),
         console=console,
         disable=not console.is_terminal,
         transient=False,

@@ -135,10 +135,12 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     zero_stage: Annotated[int, Meta(ge=0, le=3)] = 1
     """What DeepSpeed shards over the ranks: 0 nothing, 1 Adam's moments, 2 also gradients, 3 also
-    weights. More saves memory and costs communication; the losses stay the same."""
+    weights. More saves memory and costs communication; the losses stay the same. On a single rank
+    0 takes least: from 1 on Adam works on a copy of the weights."""
 
     offload_optimizer: bool = False
-    """Keep Adam's moments and step in the host's memory: slower, 8 bytes a parameter less."""
+    """Keep Adam's moments, and the copy of the weights it works on, in the host's memory: slower,
+    12 bytes a parameter less, shared out over the ranks."""
 
     batch_tokens: Annotated[int, Meta(ge=1, extra=_CHANGES)] = 524_288
     """Tokens of one optimizer step over all ranks; a multiple of the model's context."""
@@ -279,6 +281,11 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 'set training.device = "cpu"'
             )
         return self.ranks or max(1, gpus)
+
+    def collective_timeout_s(self) -> float:
+        """Seconds after which a rank no longer waits for others: more than `guard.hang_s`, so that
+        one that hangs can say where first."""
+        return self.guard.hang_s + 300.0 if self.guard.hang_s else 1e6
 
     def last_step(self) -> int:
         """The step after which this run halts."""

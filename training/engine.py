@@ -144,13 +144,14 @@ def adamw(config: TrainingConfig, model: GPT2) -> torch.optim.AdamW:
 
 
 def remember(optimizer: torch.optim.Optimizer, tensors: Iterable[Tensor], applied: int) -> None:
-    """Give AdamW its state of `tensors` as it is after `applied` steps, with moments of zero. Made
-    before the first step, for there must be a place to put what a checkpoint holds."""
+    """Let AdamW think that `applied` steps are done. Where it has no moments of a tensor yet, they
+    are made, of zeros: before the first step there must be a place for what a checkpoint holds."""
     for tensor in tensors:
-        optimizer.state[tensor] = {
-            "step": torch.tensor(float(applied), dtype=torch.float32, device=tensor.device),
-            **{moment: torch.zeros_like(tensor) for moment in MOMENTS},
-        }
+        state = optimizer.state[tensor]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=tensor.device)
+            state |= {moment: torch.zeros_like(tensor) for moment in MOMENTS}
+        state["step"].fill_(applied)
 
 
 def clipped(weights: Iterable[Tensor], most: float) -> Tensor:

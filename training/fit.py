@@ -22,6 +22,12 @@ class _Note(msgspec.Struct, frozen=True, kw_only=True):
     micro: int
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether this is torch's word for memory that does not suffice; on a CPU it is an error like
+    any other."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def found(folder: Path, config: TrainingConfig, world: int) -> int | None:
     """The most windows a forward pass may have, as far as is known."""
     path = folder / _FILE

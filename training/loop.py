@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from training import batches, flops, loader, metrics, parts, spikes, watchdog
+from training import batches, fit, flops, loader, metrics, parts, spikes, watchdog
 from training.board import Board
 from training.course import Course, newest, save, take_up, write_skipped
 from training.engine import Batch, Step
@@ -69,7 +69,9 @@ def train(run: Run, progress: Progress | None = None) -> bool:
     OutOfMemory where `run.micro` windows are too many; OSError where a disk fails.
     """
     check(run)
-    course, left = take_up(run, newest(run)), False
+    found, left = newest(run), False
+    with _memory(run):
+        course = take_up(run, found)
     while course.step < run.config.last_step() and not left:
         # Opened anew where a spike was rolled back: all of them know how far the run is.
         with _tools(run, course) as tools:
@@ -171,7 +173,8 @@ def _rolled_back(run: Run, tools: _Tools, number: int) -> Course | None:
         if run.engine.rank == 0:
             _log.warning("there is no checkpoint yet to go back to: going on")
         return None
-    before = take_up(run, found)
+    with _memory(run):
+        before = take_up(run, found)
     before.skipped.add(number)
     place = batches.batch_number(found.marker.step, found.marker.skipped)
     if sum(each >= place for each in before.skipped) > run.config.guard.rollbacks:
@@ -199,18 +202,20 @@ def _save(run: Run, course: Course, tools: _Tools) -> None:
 def _tools(run: Run, course: Course) -> Iterator[_Tools]:
     engine, config = run.engine, run.config
     run.folder.mkdir(parents=True, exist_ok=True)
-    before = [line for line in metrics.read(run.folder) if line["step"] <= course.step]
+    before = metrics.tail(run.folder, config.guard.window, until=course.step)
     engine.barrier()  # rank 0 writes the lines anew, when all have read them
     with ExitStack() as stack:
         hold, first = stack.enter_context, engine.rank == 0
+        # First, so that it watches over how all others end.
+        alive = hold(watchdog.watched(run.folder, engine.rank, config.guard.hang_s))
         yield _Tools(
+            alive=alive,
             ahead=hold(loader.Ahead(lambda number: share(run, number))),
             saver=hold(Saver(engine.rank, engine.world)),
             buffers=parts.Buffers(engine.rank, engine.world),
             lines=hold(metrics.Writer(run.folder, course.step)) if first else None,
             board=hold(Board(run.folder, course.step)) if first and config.tensorboard else None,
             guard=Spikes(config.guard, before),
-            alive=hold(watchdog.watched(run.folder, engine.rank, config.guard.hang_s)),
         )
 
 
@@ -245,12 +250,10 @@ def _require_number(run: Run, course: Course, found: Step, in_a_row: int) -> Non
 
 @contextmanager
 def _memory(run: Run) -> Iterator[None]:
-    """Tell what torch says when the memory is full, which on a CPU is an error like any other."""
     try:
         yield
     except RuntimeError as error:
-        full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not full:
+        if not fit.is_full(error):
             raise
         raise OutOfMemory(run.micro, run.engine.rank) from error
 

@@ -8,20 +8,21 @@ far by rank 0); applied (whether the weights moved); steps_not_applied (so far);
 where the step looked at the validation split.
 """
 
+import io
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
-from training import files
 from training.config import BadInput
 
 _NAME = "metrics.jsonl"
-_LINE_BYTES = 512
-"""A line has less."""
+_BLOCK_BYTES = 65_536
+"""Read at once, where the last lines are looked for: some two hundred of them."""
 
 
 class Writer:
@@ -79,17 +80,42 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
     return [_decoded(line, f"{file}: line {number}") for number, line in enumerate(lines, 1)]
 
 
-def tail(folder: Path, count: int) -> list[dict[str, Any]]:
-    """The last lines of a run, `count` at most, without reading those before them; as `read`."""
+def tail(folder: Path, count: int, until: float = math.inf) -> list[dict[str, Any]]:
+    """The last lines of a run up to step `until`, `count` at most; as `read`, but without reading
+    those before them."""
+    found: list[dict[str, Any]] = []
+    for _, line in _backwards(path(folder)):
+        if line["step"] <= until:
+            found.append(line)
+        if len(found) == count:
+            break
+    return found[::-1]
+
+
+def first(folder: Path) -> dict[str, Any] | None:
+    """The first line of a run; None where there is none."""
     file = path(folder)
-    if not file.exists():
-        return []
-    with file.open("rb") as lines:
-        begin = max(0, lines.seek(0, os.SEEK_END) - count * _LINE_BYTES)
-        lines.seek(begin)
-        whole, _, _ = lines.read().rpartition(b"\n")
-    found = whole.splitlines()[1 if begin else 0 :]  # where we came in is in the middle of a line
-    return [_decoded(line, f"{file}: a line at its end") for line in found[-count:]]
+    with file.open("rb") if file.exists() else io.BytesIO() as lines:
+        line = lines.readline()
+    return _decoded(line, f"{file}: line 1") if line.endswith(b"\n") else None
+
+
+def _backwards(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A run's lines from the last whole one on, and where in the file each ends."""
+    with file.open("rb") if file.exists() else io.BytesIO() as lines:
+        begin, kept = lines.seek(0, os.SEEK_END), b""
+        while begin:
+            end, begin = begin, max(0, begin - _BLOCK_BYTES)
+            lines.seek(begin)
+            kept = lines.read(end - begin) + kept
+            # The first piece may be the end of a line that begins in the block before.
+            head, *whole = kept.splitlines(keepends=True)
+            place = begin + len(kept)
+            for line in reversed(whole if begin else [head, *whole]):
+                if line.endswith(b"\n"):
+                    yield place, _decoded(line, f"{file}: the line that ends at byte {place}")
+                place -= len(line)
+            kept = head
 
 
 def _decoded(line: bytes, where: str) -> dict[str, Any]:
@@ -100,5 +126,7 @@ def _decoded(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _cut(file: Path, after_step: int) -> None:
-    kept = [line for line in read(file.parent) if line["step"] <= after_step]
-    files.write(file, b"".join(msgspec.json.encode(line) + b"\n" for line in kept))
+    """Forget the lines of later steps, and one that a crash cut short."""
+    ends = (place for place, line in _backwards(file) if line["step"] <= after_step)
+    if file.exists():
+        os.truncate(file, next(ends, 0))

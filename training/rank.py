@@ -10,10 +10,11 @@ Exit status: 0 trained to the last step, SAVED asked to leave and did, AGAIN beg
 smaller micro-batch that is written down, 1 the training or a machine failed, 2 the input is wrong.
 """
 
-import atexit
 import contextlib
 import ctypes
 import errno
+import gc
+import json
 import logging
 import os
 import signal
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 if __name__ == "__main__" and sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
     # The system kills this rank when torch's launcher is gone, however it went: ranks have a
@@ -33,12 +34,31 @@ if __name__ == "__main__" and sys.platform == "linux" and "TORCHELASTIC_RUN_ID" 
     if os.getppid() != _launcher:
         raise SystemExit("the launcher of this rank ended while it started")
 
+from training.config import CPU_RANK_ENVIRONMENT, BadInput, TrainingConfig
+
+if __name__ == "__main__" and len(sys.argv) == 2:
+    # What is wrong with the file, if something is, `main` tells.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads(Path(sys.argv[1]).read_bytes())["training"].get("device") == "cpu":
+            os.environ.update(CPU_RANK_ENVIRONMENT)  # before torch looks for GPUs
+
 import msgspec
 import torch
 from torch import distributed as dist
 
-from training import batches, checkpoint, files, fit, flops, leave, loop, refusal, tokens, zero
-from training.config import BadInput, TrainingConfig
+from training import (
+    batches,
+    checkpoint,
+    files,
+    fit,
+    flops,
+    leave,
+    loop,
+    refusal,
+    status,
+    tokens,
+    zero,
+)
 from training.course import NotWhatWasSaved
 from training.leave import AGAIN, SAVED
 from training.model import build
@@ -101,7 +121,11 @@ def main(arguments: Sequence[str]) -> int:
         job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Job)
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             refusal.clear(Path(job.folder))
-        return 0 if run(job, _tell(job.training) if job.tells else None) else SAVED
+            leave.clear(Path(job.folder))
+        if run(job, _tell(job.training) if job.tells else None):
+            return 0
+        refused = refusal.read(Path(job.folder))
+        return _status_of_leaving() if refused is None else 2 if refused.input else 1
     except (BadInput, msgspec.DecodeError, FileNotFoundError) as error:
         _log.error("%s", error)
         return 2
@@ -112,13 +136,30 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
+def _status_of_leaving() -> int:
+    """Torch's launcher, where it may start ranks again, would do so at any status but 0."""
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    return 0 if restarts else SAVED
+
+
 def _train(job: Job, folder: Path, progress: loop.Progress | None) -> bool:
     device = _join_ranks(job.training)
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder, device), leave.asked(folder, dist.get_rank()) as asked:
-        found = _open(job, folder, device, asked)
-        if dist.get_rank() == 0:
+    rank = dist.get_rank()
+    with _held(folder, device), _noted(folder, rank), leave.asked(folder, rank) as asked:
+        try:
+            found = _open(job, folder, device, asked)
+        except RuntimeError as error:
+            if not fit.is_full(error):
+                raise
+            raise BadInput(
+                "training.model: it and its optimizer do not fit into the memory; take more ranks "
+                "with a higher training.zero_stage, training.offload_optimizer, or a smaller one"
+            ) from error
+        if rank == 0:
             _record(found)
+        # Modules and model are looked at no more: collecting garbage would take half a second.
+        gc.freeze()
         return loop.train(found, progress)
 
 
@@ -158,15 +199,31 @@ def _join_ranks(config: TrainingConfig) -> torch.device:
         torch.use_deterministic_algorithms(True)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
+        timeout = timedelta(seconds=config.collective_timeout_s())
         if "RANK" in os.environ:
-            dist.init_process_group(backend)
+            dist.init_process_group(backend, timeout=timeout)
         else:  # alone; port 0 is any free one
             os.environ.setdefault("LOCAL_RANK", "0")
-            dist.init_process_group(backend, "tcp://127.0.0.1:0", rank=0, world_size=1)
-        # Not sooner: DeepSpeed remembers its groups for as long as the process lives.
-        atexit.register(dist.destroy_process_group)
+            address = "tcp://127.0.0.1:0"
+            dist.init_process_group(backend, address, timeout, world_size=1, rank=0)
     zero.join(device)
     return device
+
+
+@contextmanager
+def _noted(folder: Path, rank: int) -> Iterator[None]:
+    """What rank 0 warns of in the block is also written down, for those who do not see it."""
+    notes = logging.FileHandler(status.warnings(folder), delay=True)
+    notes.setLevel(logging.WARNING)
+    notes.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("training")
+    if rank == 0:
+        logger.addHandler(notes)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notes)
+        notes.close()
 
 
 @contextmanager
@@ -240,5 +297,15 @@ def _tell(config: TrainingConfig) -> loop.Progress:
     return tell
 
 
+def _end(status: int) -> NoReturn:
+    """End this process. Not by Python's own way where ranks must be ended: taking down the group
+    waits for the others, who may wait for this one."""
+    if status in (0, SAVED) and dist.is_initialized():
+        dist.destroy_process_group()
+        sys.exit(status)
+    logging.shutdown()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _end(main(sys.argv[1:]))

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from training import checkpoint, metrics, refusal
-from training.config import TrainingConfig
 
 _LINES = 50
 """Steps whose median time the rest of the run is judged by: saves and looks among them are rare."""
@@ -27,6 +26,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     validation_loss: float | None
     """The newest, where one of the last steps has looked."""
     tokens_per_s: float
+    pace_s: float
+    """Seconds a step takes: the median of the last ones."""
     left_s: float
     """Seconds to its end, at the pace of its last steps."""
     age_s: float
@@ -35,6 +36,18 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Steps of those that claim to be whole."""
     refused: str | None
     """Why it cannot go on."""
+
+
+class _Steps(msgspec.Struct):
+    """Of a run's settings what says where it ends."""
+
+    steps: int
+    stop_after: int | None = None
+
+
+def warnings(folder: Path) -> Path:
+    """Where rank 0 writes what it warns of, for those who do not see its terminal."""
+    return folder / "warnings.log"
 
 
 def runs(root: Path, now: float) -> list[Standing]:
@@ -51,7 +64,7 @@ def standing(folder: Path, now: float) -> Standing | None:
     if not lines:
         return None
     last, refused = lines[-1], refusal.read(folder)
-    steps = _steps(folder, last)
+    steps, pace_s = _steps(folder, last), pace(lines)
     return Standing(
         folder=str(folder),
         step=last["step"],
@@ -61,7 +74,8 @@ def standing(folder: Path, now: float) -> Standing | None:
             (line["validation_loss"] for line in lines[::-1] if "validation_loss" in line), None
         ),
         tokens_per_s=last["tokens_per_s"],
-        left_s=max(0, steps - last["step"]) * pace(lines),
+        pace_s=pace_s,
+        left_s=max(0, steps - last["step"]) * pace_s,
         age_s=max(0.0, now - metrics.path(folder).stat().st_mtime),
         checkpoints=checkpoint.steps(folder),
         refused=refused.says if refused else None,
@@ -77,4 +91,6 @@ def _steps(folder: Path, last: dict[str, Any]) -> int:
     path = folder / "settings.json"
     if not path.exists():
         return int(last["step"])
-    return msgspec.json.decode(path.read_bytes(), type=TrainingConfig).last_step()
+    # Not as TrainingConfig: another version may have had other keys.
+    found = msgspec.json.decode(path.read_bytes(), type=_Steps)
+    return min(found.steps, found.stop_after or found.steps)

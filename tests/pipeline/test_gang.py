@@ -38,4 +38,13 @@ def test_a_gang_that_would_wait_for_ever_is_refused(
     monkeypatch.setattr(gang.ray, "cluster_resources", lambda: {"CPU": 3.0, "GPU": 1.0})
     assert gang.gpus() == 1
     with pytest.raises(GangFailed, match=rf"^training\.ranks: is 4, but the cluster {told}$"):
-        gang.run(lambda _: None, {}, 4, "folder", use_gpu=use_gpu, cpu_environment={}, ask=print)
+        gang.run(
+            lambda _: None,
+            {},
+            4,
+            "folder",
+            use_gpu=use_gpu,
+            cpu_environment={},
+            timeout_s=9.0,
+            ask=print,
+        )

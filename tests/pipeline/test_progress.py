@@ -16,9 +16,10 @@ from pathlib import Path
 from pipeline import progress
 from training import metrics
 folder = Path(sys.argv[1])
-with progress.training(folder, 20), metrics.Writer(folder, 0) as lines:
+with progress.training(folder, 20, told=True), metrics.Writer(folder, 0) as lines:
     for step in range(1, 4):
         lines.write({"step": step, "loss": 9.0 - step, "seconds": 2.0, "tokens_per_s": 1e3})
+    (folder / "warnings.log").write_text("a spike\\nhalf of a li")
 """
 DATASETS = """
 from pipeline import progress
@@ -59,7 +60,8 @@ def test_a_terminal_shows_how_far_each_dataset_is() -> None:
 
 def test_a_terminal_shows_how_far_the_training_is_and_its_loss(tmp_path: Path) -> None:
     said = on_a_terminal(TRAINING, str(tmp_path))
-    assert "training, loss 6.000" in said and "3/20 1,000 tokens/s" in said
+    assert "training, loss 6.000" in said and "3/20 1,000 tokens/s, 34 s left" in said
+    assert "a spike" in said and "half of" not in said
 
 
 @pytest.mark.parametrize("more", [{}, {"FORCE_COLOR": "1"}])

@@ -16,7 +16,8 @@ from training.status import Standing
 
 STANDING = Standing(
     folder="root/training/abc", step=120, steps=19073, loss=6.12345, validation_loss=None,
-    tokens_per_s=123456.7, left_s=7384.0, age_s=3.0, checkpoints=[50, 100], refused=None,
+    tokens_per_s=123456.7, pace_s=0.4, left_s=7384.0, age_s=3.0,
+    checkpoints=[50, 100], refused=None,
 )  # fmt: skip
 
 

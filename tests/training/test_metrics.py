@@ -120,21 +120,30 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step":1,"mfu":null,"applied":true}\n'
 
 
-def test_a_resume_that_cannot_write_leaves_the_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("count", [3, 1000])
+def test_lines_of_later_steps_are_cut_off_wherever_they_begin(tmp_path: Path, count: int) -> None:
+    for after in (0, 1, count // 2, count - 1, count, count + 5):
+        with metrics.Writer(tmp_path, 0) as lines:
+            for step in range(1, count + 1):
+                lines.write(line(step))
+        with metrics.path(tmp_path).open("ab") as file:
+            file.write(b'{"step": 9')  # cut short by a crash
+        with metrics.Writer(tmp_path, after) as lines:
+            lines.write(line(after + 1))
+        kept = min(after, count)
+        steps = [each["step"] for each in metrics.read(tmp_path)]
+        assert steps == [*range(1, kept + 1), after + 1]
+
+
+def test_the_first_and_the_last_up_to_a_step_are_found(tmp_path: Path) -> None:
+    assert metrics.first(tmp_path) is None and metrics.tail(tmp_path, 3) == []
     with metrics.Writer(tmp_path, 0) as lines:
-        lines.write(line(1))
-        lines.write(line(2))
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        metrics.Writer(tmp_path, 1)
-    assert metrics.read(tmp_path) == [line(1), line(2)]
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+        for step in range(1, 1001):
+            lines.write(line(step))
+    assert metrics.first(tmp_path) == line(1)
+    assert metrics.tail(tmp_path, 3, until=500) == [line(498), line(499), line(500)]
+    assert metrics.tail(tmp_path, 3, until=1) == [line(1)]
+    assert metrics.tail(tmp_path, 5000) == metrics.read(tmp_path)
 
 
 def test_lines_that_do_not_reach_the_disk_are_an_error(

@@ -31,7 +31,7 @@ def test_a_run_says_where_it_is_and_how_long_it_will_go_on(tmp_path: Path) -> No
     found = status.standing(tmp_path, now=1030.0)
     assert found == status.Standing(
         folder=str(tmp_path), step=4, steps=100, loss=6.0, validation_loss=5.5, tokens_per_s=1e3,
-        left_s=96 * 2.0, age_s=30.0, checkpoints=[2], refused=None,
+        pace_s=2.0, left_s=96 * 2.0, age_s=30.0, checkpoints=[2], refused=None,
     )  # fmt: skip
 
 
