@@ -106,14 +106,8 @@ def test_a_training_on_ray_saves_at_ctrl_c_and_outlives_a_lost_rank_as_if_in_one
         assert f"step {done} of 20" in told.run("status", root, *SHORT)
         assert list(root.glob(f"training/*/step-{done:06d}/COMPLETE"))
     told.run("train", root, *SHORT, "training.stop_after=12")
-    (metrics,) = root.glob("training/*/metrics.jsonl")
-    given_up = metrics.stat().st_ino  # who goes on writes the lines up to its checkpoint anew
-
-    def goes_on() -> bool:
-        return metrics.stat().st_ino != given_up and len(story.losses(root)) >= 13
-
     with told.started("train", root, *SHORT, "training.checkpoint_every=100") as process:
-        ranks = story.ranks_until(process, goes_on)
+        ranks = story.ranks_until(process, lambda: len(story.losses(root)) >= 13)
         story.kill(min(filter(story.is_rank, ranks)))  # what a rank itself forks comes later
         output, _ = process.communicate(timeout=story.DEADLINE_S)
     assert process.returncode == 0 and "trained to step 20 of 20" in output
