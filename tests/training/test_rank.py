@@ -143,12 +143,17 @@ def test_a_held_folder_is_refused_in_one_line_on_every_rank(
     assert metrics.read(folder) == []
 
 
+@pytest.mark.parametrize(("of_input", "status"), [(True, 2), (False, 1)])
 def test_a_rank_that_is_started_again_after_a_refusal_does_nothing(
-    config: TrainingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainingConfig,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_input: bool,
+    status: int,
 ) -> None:
-    refusal.write(folder, refusal.Refusal(says="no", input=True))
+    refusal.write(folder, refusal.Refusal(says="no", input=of_input))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert rank.main([written(config, folder)]) == SAVED
+    assert rank.main([written(config, folder)]) == status
     assert not (folder / "settings.json").exists()
 
 
