@@ -179,8 +179,11 @@ def _require_same(run: Run, found: Checkpoint) -> None:
     stored, loss = marker.probe.loss, _loss(run, marker.probe.ids)
     its = marker.world, marker.zero_stage, marker.device, marker.manner
     same = its == (run.engine.world, run.config.zero_stage, _device(), _manner(run))
+    # A fork may compute in another precision than its source; the coarser one tells them apart.
+    precisions = {run.config.precision, marker.trained.get("precision")}
+    share = _SAME if same else max(_NEARLY.get(each, 0.0) for each in precisions)
     # Not "greater": what is not a number is no loss either.
-    if not abs(loss - stored) <= (_SAME if same else _NEARLY[run.config.precision]) * stored:
+    if not abs(loss - stored) <= share * stored:
         raise NotWhatWasSaved(
             f"{found.folder}: its probe has loss {loss:.6f}, but {stored:.6f} when it was saved, "
             "though its files are whole; move it away to go on from the one before"
