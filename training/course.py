@@ -180,7 +180,7 @@ def _require_same(run: Run, found: Checkpoint) -> None:
     its = marker.world, marker.zero_stage, marker.device, marker.manner
     same = its == (run.engine.world, run.config.zero_stage, _device(), _manner(run))
     # A fork may compute in another precision than its source; the coarser one tells them apart.
-    precisions = {run.config.precision, marker.trained.get("precision")}
+    precisions: set[Any] = {run.config.precision, marker.trained.get("precision")}
     share = _SAME if same else max(_NEARLY.get(each, 0.0) for each in precisions)
     # Not "greater": what is not a number is no loss either.
     if not abs(loss - stored) <= share * stored:
