@@ -209,8 +209,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     the run's folder."""
 
     fork: Annotated[str | None, Meta(extra=_CHANGES)] = None
-    """A checkpoint folder (or a run folder: its newest) whose weights, optimizer and step this run
-    begins with; all other settings but the model's sizes may differ from its."""
+    """A checkpoint's folder, RUN/step-NNNNNN, whose weights, optimizer and step this run begins
+    with; all other settings but the model's sizes and `batch_tokens` may differ from its."""
 
     ranks: Annotated[int, Meta(ge=0)] = 0
     """Processes that train together; 0 is one per GPU, or one on a machine that has none."""

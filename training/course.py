@@ -5,12 +5,15 @@ as many ranks at the same ZeRO stage, within rounding otherwise.
 """
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 
 from training import checkpoint, files, loader, parts
 from training.checkpoint import Checkpoint, Marker, Probe
@@ -18,13 +21,20 @@ from training.run import Run
 from training.saver import Saver
 
 _SKIPPED = "skipped.json"
-_NEARLY = {"fp32": 1e-4, "bf16": 1e-2}
-"""Shares of a loss by which it may differ from itself on another device or in another batch."""
+_SAME = 1e-6
+"""Share of a loss by which it may differ from itself, computed in the same way: nothing, but for
+sums whose order is not fixed."""
+_NEARLY = {"fp32": 1e-4, "bf16": 1e-3}
+"""On another device, by other kernels or in another batch."""
 _log = logging.getLogger(__name__)
 
 
 class NotWhatWasSaved(RuntimeError):
     """A checkpoint whose files are whole gives another model than the one that was saved."""
+
+
+class NoNumber(NotWhatWasSaved):
+    """A model whose loss is no number, which nothing that is read could be compared with."""
 
 
 @dataclass
@@ -41,17 +51,22 @@ class Course:
 
 def newest(run: Run) -> Checkpoint | None:
     """The checkpoint to go on from, the same on every rank: the run's newest whole one, else the
-    one to fork from, if any. Every rank calls it.
+    one to fork from, if any. Every rank calls it, rank 0 alone looks.
 
-    BadInput where settings or tokens are not those of the checkpoint.
+    BadInput where settings or tokens are not those of the checkpoint, or the run's are damaged.
     """
-    found = run.agreed(checkpoint.resume(run.folder) if run.engine.rank == 0 else None)
-    if found is not None:
-        checkpoint.refuse_foreign(found, run.config, tokens=run.train.identity)
-    elif run.config.fork:
-        found = checkpoint.forked(run.config.fork)
-        checkpoint.refuse_fork(found, run.config)
-    return found
+    config, tokens = run.config, run.train.identity
+    own, found = run.agreed(lambda: _look(run))
+    if found is None:
+        return None
+    if own:
+        checkpoint.refuse_foreign(found, config, tokens=tokens)
+        return found
+    checkpoint.refuse_fork(found, config)
+    if checkpoint.same_order(found.marker, config, tokens=tokens):
+        return found
+    # What was left out by number there is another batch here.
+    return Checkpoint(found.folder, msgspec.structs.replace(found.marker, skipped=[]))
 
 
 def take_up(run: Run, found: Checkpoint | None) -> Course:
@@ -72,13 +87,14 @@ def take_up(run: Run, found: Checkpoint | None) -> Course:
 
 
 def save(run: Run, course: Course, saver: Saver, buffers: parts.Buffers) -> None:
-    """Begin a checkpoint; it is whole when `saver` has written it. Every rank calls it."""
+    """Begin a checkpoint; it is whole when `saver` has written it. Every rank calls it. NoNumber
+    where the model's loss is none."""
     config, engine, folder, step = run.config, run.engine, run.folder, course.step
     saver.wait()
+    marker = _marker(run, course)
     if engine.rank == 0:
         checkpoint.begin(folder, step)
     engine.barrier()
-    marker = _marker(run, course)
     tensors = buffers.copy(engine.state()) | parts.random_state(engine.rank)
 
     def seal(written: dict[str, str]) -> None:
@@ -102,27 +118,72 @@ def write_skipped(folder: Path, skipped: Iterable[int]) -> None:
     files.write(folder / _SKIPPED, msgspec.json.encode(sorted(skipped)))
 
 
+def _look(run: Run) -> tuple[bool, Checkpoint | None]:
+    """The checkpoint, and whether it is the run's own."""
+    found = checkpoint.resume(run.folder)
+    if found is None and run.config.fork:
+        return False, checkpoint.forked(run.config.fork)
+    return True, found
+
+
 def _marker(run: Run, course: Course) -> Marker:
-    ids = run.train.window(0, run.context).tolist()
+    config = run.config
     return Marker(
         step=course.step,
         applied=course.applied,
-        samples=course.step * run.config.batch_windows(),
+        samples=course.step * config.batch_windows(),
         skipped=sorted(course.skipped),
         world=run.engine.world,
-        zero_stage=run.config.zero_stage,
+        zero_stage=config.zero_stage,
+        device=_device(),
+        manner=_manner(run),
         tokens=run.train.identity,
         manifest=run.manifest,
-        settings=run.config,
-        probe=Probe(ids=ids, loss=_loss(run, ids)),
+        settings=msgspec.to_builtins(config),
+        trained=config.trained(),
+        sizes=config.sizes(),
+        probe=_probe(run, course.step),
         files={},
     )
 
 
+def _probe(run: Run, step: int) -> Probe:
+    ids = run.train.window(0, run.context).tolist()
+    loss = _loss(run, ids)
+    if not math.isfinite(loss):  # JSON has no word for it: nobody could read the checkpoint
+        raise NoNumber(
+            f"step {step}: not saved, the loss of the first window of the tokens is {loss}; lower "
+            f"training.learning_rate; {run.folder} keeps the last checkpoint before it"
+        )
+    return Probe(ids=ids, loss=loss)
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _manner(run: Run) -> dict[str, Any]:
+    """Other kernels, or in other shapes, add up in another order; and bf16 rounds then."""
+    config = run.config
+    return {
+        "torch": str(torch.__version__),
+        "precision": config.precision,
+        "compile": config.compile,
+        "deterministic": config.deterministic,
+        "micro": run.micro,
+    }
+
+
 def _require_same(run: Run, found: Checkpoint) -> None:
-    stored, loss = found.marker.probe.loss, _loss(run, found.marker.probe.ids)
+    marker = found.marker
+    stored, loss = marker.probe.loss, _loss(run, marker.probe.ids)
+    its = marker.world, marker.zero_stage, marker.device, marker.manner
+    same = its == (run.engine.world, run.config.zero_stage, _device(), _manner(run))
+    # A fork may compute in another precision than its source; the coarser one tells them apart.
+    precisions: set[Any] = {run.config.precision, marker.trained.get("precision")}
+    share = _SAME if same else max(_NEARLY.get(each, 0.0) for each in precisions)
     # Not "greater": what is not a number is no loss either.
-    if not abs(loss - stored) <= _NEARLY[run.config.precision] * stored:
+    if not abs(loss - stored) <= share * stored:
         raise NotWhatWasSaved(
             f"{found.folder}: its probe has loss {loss:.6f}, but {stored:.6f} when it was saved, "
             "though its files are whole; move it away to go on from the one before"

@@ -57,7 +57,7 @@ def open_model(folder: str, config: TrainingConfig) -> tuple[GPT2, int]:
     found = checkpoint.newest(folder)
     if found is None:
         raise BadInput(f"{folder}: no whole checkpoint there; train first")
-    if found.marker.settings.sizes() != config.sizes():
+    if found.marker.sizes != config.sizes():
         raise BadInput(f"training.model: {found.folder} holds a model of other sizes")
     model = empty(config.sizes())
     load_weights(model, parts.weights(found.folder))

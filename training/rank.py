@@ -23,7 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
+<<<<<<< HEAD
 from typing import NoReturn, TypeVar
+=======
+from typing import Any, TypeVar
+>>>>>>> helper-x
 
 if __name__ == "__main__" and sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
     # The system kills this rank when torch's launcher is gone, however it went: ranks have a
@@ -181,7 +185,7 @@ def _open(job: Job, folder: Path, device: torch.device, asked: Callable[[], bool
         micro=micro,
         manifest=job.manifest,
         peak=flops.measured_peak(device, config.precision) * world,
-        agreed=lambda found: _from_first(found, device),
+        agreed=lambda make: _from_first(make, device),
         asked=asked,
     )
 
@@ -236,17 +240,27 @@ def _held(folder: Path, device: torch.device) -> Iterator[None]:
                 stack.enter_context(checkpoint.hold(folder))
             except BadInput as error:
                 why = str(error)
-        why = _from_first(why, device)
+        why = _from_first(lambda: why, device)
         if why is not None:
             raise BadInput(why)
         yield
 
 
-def _from_first(value: _T, device: torch.device) -> _T:
-    """Rank 0's value, on every rank."""
-    values = [value]
-    dist.broadcast_object_list(values, src=0, device=device)
-    return values[0]
+def _from_first(make: Callable[[], _T], device: torch.device) -> _T:
+    """What `make` gives on rank 0, which alone calls it, on every rank; or its error, on every
+    rank: one that is raised alone leaves the others waiting."""
+    made: list[tuple[Any, Exception | None]] = [(None, None)]
+    if dist.get_rank() == 0:
+        try:
+            made = [(make(), None)]
+        except Exception as error:  # noqa: BLE001  -- raised below, on this rank too
+            made = [(None, error)]
+    dist.broadcast_object_list(made, src=0, device=device)
+    found, failed = made[0]
+    if failed is not None:
+        raise failed
+    value: _T = found
+    return value
 
 
 def _record(found: Run) -> None:

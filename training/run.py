@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from training.checkpoint import Checkpoint
 from training.config import TrainingConfig
 from training.engine import Engine
 from training.tokens import Tokens
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,9 @@ class Run:
     """Hash of the manifest of the tokens, where they have one."""
     peak: float = 0.0
     """FLOP/s of all ranks' devices together, as measured; 0 where they were not."""
-    agreed: Callable[[Checkpoint | None], Checkpoint | None] = lambda found: found
-    """Gives every rank what rank 0 has found. All ranks call it."""
+    agreed: Callable[[Callable[[], _T]], _T] = lambda make: make()
+    """Rank 0 alone calls that; every rank gets what it returned, or raises what it raised. All
+    ranks call it."""
     asked: Callable[[], bool] = lambda: False
     """Whether this rank has been asked to save and leave."""
     clock: Callable[[], float] = time.perf_counter

@@ -62,11 +62,13 @@ def plain(config: TrainingConfig, folder: Path, model: GPT2 | None = None, **mor
 
 def zero(config: TrainingConfig, folder: Path, model: GPT2 | None = None, **more: Any) -> Run:
     """A run with ZeRO, on a rank."""
+    from training import rank
     from training.zero import ZeroEngine
 
+    more = {"agreed": lambda make: rank._from_first(make, CPU)} | more
     micro = config.micro_windows(dist.get_world_size())
     engine = ZeroEngine(config, model or build(config.sizes(), config.seed), CPU, micro)
-    return opened(engine, config, folder, micro, agreed=from_first, **more)
+    return opened(engine, config, folder, micro, **more)
 
 
 def train(run: Run) -> list[Line]:
@@ -133,13 +135,6 @@ def unsound(config: TrainingConfig, spoils: int = BAD) -> GPT2:
 def state(engine: Engine) -> dict[str, Tensor]:
     """All of an engine's state, copied."""
     return {name: tensor.detach().clone() for name, tensor in engine.state()}
-
-
-def from_first(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
-    values = [value]
-    dist.broadcast_object_list(values, src=0)
-    return values[0]
 
 
 def ranks(world: int, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,6 +1,10 @@
+import errno
+import hashlib
+import itertools
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +26,7 @@ def make(folder: Path, step: int, config: TrainingConfig | None = None) -> Check
     unfinished = checkpoint.begin(folder, step)
     for name in PARTS:
         (unfinished / name).write_bytes(name.encode() * step)
+    config = config or TrainingConfig()
     marker = Marker(
         step=step,
         applied=step - 1,
@@ -29,9 +34,13 @@ def make(folder: Path, step: int, config: TrainingConfig | None = None) -> Check
         skipped=[3],
         world=2,
         zero_stage=1,
+        device="cpu",
+        manner={"torch": "2.11"},
         tokens="abc",
         manifest="def",
-        settings=config or TrainingConfig(),
+        settings=msgspec.to_builtins(config),
+        trained=config.trained(),
+        sizes=config.sizes(),
         probe=Probe(ids=[1, 2, 3], loss=2.5),
         files={name: files.sha256(unfinished / name) for name in PARTS},
     )
@@ -100,9 +109,32 @@ def damage_no_marker(folder: Path) -> str:
     return "COMPLETE"
 
 
+def damage_file(folder: Path) -> str:
+    shutil.rmtree(folder)
+    folder.write_bytes(b"no folder")
+    return "COMPLETE"
+
+
+def told(folder: Path) -> Any:
+    """What COMPLETE says."""
+    return msgspec.json.decode((folder / "COMPLETE").read_bytes()[: -len("sha256 \n") - 64])
+
+
+def tell(folder: Path, said: Any) -> None:
+    """Let COMPLETE say that, as if it had been written so."""
+    content = msgspec.json.encode(said) + b"\n"
+    digest = f"sha256 {hashlib.sha256(content).hexdigest()}\n"
+    (folder / "COMPLETE").write_bytes(content + digest.encode())
+
+
+def damage_meaning(folder: Path) -> str:
+    tell(folder, told(folder) | {"step": "many"})
+    return "COMPLETE is not what this version writes"
+
+
 DAMAGES = [
     damage_bit, damage_cut, damage_missing, damage_extra, damage_marker, damage_marker_bit,
-    damage_no_marker,
+    damage_no_marker, damage_file, damage_meaning,
 ]  # fmt: skip
 
 
@@ -119,6 +151,57 @@ def test_a_damaged_one_is_named_and_passed_over(
         checkpoint.forked(str(last.folder))
     assert "\n" not in str(caught.value)
     assert make(tmp_path, 20) == checkpoint.newest(tmp_path)
+
+
+def fail_to(what: str, folder: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the disk fail at that; where it does."""
+    error = OSError(code, os.strerror(code))  # of a read: it names no file
+    places = {"list": folder, "walk": folder / "step-000020", "open": folder / "step-000020" / what}
+    place = places.get(what, places["open"])
+    scandir, listdir, opens = os.scandir, os.listdir, Path.open
+
+    def at(path: Any, how: Callable[..., Any], *more: Any, **named: Any) -> Any:
+        if Path(path) == place:
+            raise error
+        return how(path, *more, **named)
+
+    if what == "walk":
+        monkeypatch.setattr(os, "scandir", lambda path=".": at(path, scandir))
+    elif what == "list":
+        monkeypatch.setattr(os, "listdir", lambda path=".": at(path, listdir))
+    else:
+        monkeypatch.setattr(Path, "open", lambda path, *args, **kw: at(path, opens, *args, **kw))
+    return place
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("what", ["list", "walk", "COMPLETE", PARTS[1]])
+def test_a_disk_that_fails_is_no_damage_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: int
+) -> None:
+    last = [make(tmp_path, step) for step in (10, 20)][1]
+    place = fail_to(what, tmp_path, code, monkeypatch)
+    for look in (checkpoint.newest, checkpoint.resume):
+        with pytest.raises(OSError, match=os.strerror(code)) as caught:
+            look(tmp_path)
+        assert caught.value.errno == code
+        assert what == "list" or caught.value.filename == str(place)
+    if what != "list":
+        with pytest.raises(OSError, match=os.strerror(code)):  # not BadInput: it may pass
+            checkpoint.forked(str(last.folder))
+    monkeypatch.undo()
+    assert checkpoint.resume(tmp_path) == last
+    assert names(tmp_path) == ["step-000010", "step-000020"]
+
+
+def test_one_of_a_later_version_is_read(tmp_path: Path) -> None:
+    whole = make(tmp_path, 10)
+    said = told(whole.folder)
+    said["settings"]["of_next_year"] = said["of_next_year"] = 1
+    tell(whole.folder, said)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None and found.marker.step == 10
+    assert found.marker.settings == whole.marker.settings | {"of_next_year": 1}
 
 
 @settings(max_examples=300)
@@ -190,10 +273,18 @@ def test_resuming_gives_damaged_ones_another_name(
     assert names(tmp_path)[:2] == ["damaged-step-000020", "damaged-step-000020-2"]
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_begins_anew(tmp_path: Path) -> None:
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_as_it_is(
+    tmp_path: Path,
+) -> None:
     damage_marker(make(tmp_path, 10).folder)
-    assert checkpoint.resume(tmp_path) is None
-    assert names(tmp_path) == ["damaged-step-000010"]
+    damage_missing(make(tmp_path, 20).folder)
+    with pytest.raises(BadInput, match="no checkpoint of 2 is whole") as caught:
+        checkpoint.resume(tmp_path)
+    for part in (str(tmp_path), f"step-000020, {PARTS[0]} is missing", "move all step-* away"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == ["step-000010", "step-000020"]
+    assert checkpoint.newest(tmp_path) is None
     assert checkpoint.resume(tmp_path / "nowhere") is None
 
 
@@ -222,7 +313,7 @@ def test_a_second_gang_waits_then_is_refused_in_one_line(tmp_path: Path) -> None
         checkpoint.hold(tmp_path / "run", sleep=waits.append),
     ):
         pytest.fail("two hold it")
-    assert waits == [1.0] * 60
+    assert waits == [1.0] * 180
     assert "\n" not in str(caught.value)
 
 
@@ -233,6 +324,44 @@ def test_a_gang_that_ends_while_another_waits_gives_it_the_folder(tmp_path: Path
         pass
     with checkpoint.hold(tmp_path, wait_s=0):
         pass
+
+
+def test_what_killed_ones_had_begun_to_write_goes_with_the_next_hold(tmp_path: Path) -> None:
+    began = time.time() - 2 * 3600
+    (tmp_path / ".notes.tmp").touch()  # a user's
+    os.utime(tmp_path / ".notes.tmp", (began, began))
+    for name, old in (("metrics.jsonl", True), ("fits.json", False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "unlink", lambda *_, **__: None)  # killed: nothing is undone
+            patch.setattr(Path, "replace", fail_with(errno.EIO))
+            with pytest.raises(OSError, match="output error"):
+                files.write(tmp_path / name, b"half")
+        if old:
+            (left,) = tmp_path.glob(f".{name}.*")
+            os.utime(left, (began, began))
+    with checkpoint.hold(tmp_path), pytest.raises(BadInput), checkpoint.hold(tmp_path, wait_s=0):
+        pytest.fail("two hold it")
+    # A file that another rank writes at this moment is young.
+    assert [name.split(".")[1] for name in names(tmp_path)[:-1]] == ["fits", "notes"]
+
+
+def fail_with(code: int) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def test_only_who_holds_the_folder_clears_it(tmp_path: Path) -> None:
+    left = tmp_path / ".fits.json.7-0a1b2c3d.tmp"
+    with checkpoint.hold(tmp_path):
+        left.touch()
+        os.utime(left, (0, 0))
+        with pytest.raises(BadInput), checkpoint.hold(tmp_path, wait_s=0):
+            pytest.fail("two hold it")
+        assert left.exists()
+    with checkpoint.hold(tmp_path):
+        assert not left.exists()
 
 
 def test_the_run_folder_follows_what_is_trained_on_what(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,61 +405,142 @@ def test_a_changed_rhythm_stage_or_number_of_ranks_may_go_on(tmp_path: Path) -> 
     checkpoint.refuse_foreign(make(tmp_path, 10), config, tokens="abc")
 
 
-def test_a_fork_counts_by_what_is_in_it_not_by_where_it_lies(tmp_path: Path) -> None:
-    make(tmp_path / "a", 10)
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    make(tmp_path / "c", 10, TrainingConfig(seed=5))
+@pytest.mark.parametrize("side", ["trained", "mine"])
+def test_a_setting_that_one_version_has_counts_by_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    found = make(tmp_path, 10)
+    marker = found.marker
+    assert marker.trained["clip"] == 1.0
+    older = {name: value for name, value in marker.trained.items() if name != "clip"}
+    if side == "trained":  # by a version that had no clip
+        old = Checkpoint(found.folder, msgspec.structs.replace(marker, trained=older))
+        checkpoint.refuse_foreign(old, TrainingConfig(), tokens="abc")
+        with pytest.raises(BadInput, match=r"training\.clip: is 0\.5, .* with 1\.0"):
+            checkpoint.refuse_foreign(old, TrainingConfig(clip=0.5), tokens="abc")
+    else:
+        newer = marker.trained | {"of_next_year": 3}
+        new = Checkpoint(found.folder, msgspec.structs.replace(marker, trained=newer))
+        with pytest.raises(BadInput, match=r"training\.of_next_year: is None, .* with 3"):
+            checkpoint.refuse_foreign(new, TrainingConfig(), tokens="abc")
 
-    def forking(path: Path) -> TrainingConfig:
-        return TrainingConfig(fork=str(path), learning_rate=1e-3)
 
-    places = [
-        tmp_path / "a",
-        tmp_path / "b",
-        tmp_path / "a/step-000010",
-        tmp_path / "b/step-000010",
-    ]
-    same = {checkpoint.fingerprint(forking(path), "t") for path in places}
-    assert len(same) == 1
+def test_what_is_but_recorded_refuses_nothing(tmp_path: Path) -> None:
+    found = make(tmp_path, 10)
+    bare = msgspec.structs.replace(found.marker, settings={"seed": 7, "of_next_year": 1})
+    checkpoint.refuse_foreign(Checkpoint(found.folder, bare), TrainingConfig(), tokens="abc")
+
+
+def forking(path: Path) -> TrainingConfig:
+    return TrainingConfig(fork=str(path), learning_rate=1e-3)
+
+
+def test_a_fork_counts_by_run_and_step_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And need not be there."""
+    step = make(tmp_path / "old" / "run", 10).folder
+    before = checkpoint.fingerprint(forking(step), "t")
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new" / "run")
+    for place in (
+        step,
+        tmp_path / "new/run/step-000010",
+        Path("step-000010"),
+        Path("../run") / step,
+    ):
+        assert checkpoint.fingerprint(forking(place), "t") == before
+    shutil.rmtree(tmp_path / "new" / "run" / "step-000010")
+    assert checkpoint.fingerprint(forking(step), "t") == before
     others = {
         checkpoint.fingerprint(TrainingConfig(learning_rate=1e-3), "t"),
-        checkpoint.fingerprint(forking(tmp_path / "c"), "t"),
-        checkpoint.fingerprint(forking(tmp_path / "a"), "u"),
+        checkpoint.fingerprint(forking(step.with_name("step-000020")), "t"),
+        checkpoint.fingerprint(forking(tmp_path / "old" / "other" / "step-000010"), "t"),
+        checkpoint.fingerprint(forking(step), "u"),
     }
-    assert len(others | same) == 4
-    make(tmp_path / "a", 20)  # the newest of a run is another one now
-    assert checkpoint.fingerprint(forking(tmp_path / "a"), "t") not in same
-    assert checkpoint.fingerprint(forking(tmp_path / "a/step-000010"), "t") in same
+    assert len(others - {before}) == 4
 
 
 def test_a_run_goes_on_though_what_it_was_forked_from_was_moved(tmp_path: Path) -> None:
-    found = make(tmp_path / "run", 20, TrainingConfig(fork="/old/step-000010"))
-    moved = TrainingConfig(fork="/new/step-000010")
+    found = make(tmp_path / "run", 20, TrainingConfig(fork="/old/run/step-000010"))
+    moved = TrainingConfig(fork="/new/run/step-000010")
     checkpoint.refuse_foreign(found, moved, tokens="abc")
+
+
+SHORT = {"learning_rate": 1e-3, "warmup_steps": 1}
 
 
 @pytest.mark.parametrize(
     ("change", "part"),
     [
         ({"model": "gpt2-medium"}, r"training\.model: is .*training\.fork .*step-000010 holds"),
-        ({"steps": 10, "warmup_steps": 1}, r"training\.steps: is 10, but .* has done 10 already"),
+        ({"steps": 10}, r"training\.steps: is 10, but .* has done 10 already"),
+        ({"stop_after": 10}, r"training\.stop_after: is 10, but .* has done 10 already"),
+        ({"batch_tokens": 1024}, r"training\.batch_tokens: is 1024, but must be 524288 as in .*"),
     ],
 )
 def test_what_cannot_begin_at_a_fork_is_refused(
     tmp_path: Path, change: dict[str, Any], part: str
 ) -> None:
     found = make(tmp_path, 10)
-    checkpoint.refuse_fork(found, TrainingConfig(learning_rate=1e-3, steps=11, warmup_steps=1))
+    checkpoint.refuse_fork(found, TrainingConfig(**SHORT, steps=11))
+    checkpoint.refuse_fork(found, TrainingConfig(**SHORT, stop_after=11))
     with pytest.raises(BadInput, match=part) as caught:
-        checkpoint.refuse_fork(found, msgspec.structs.replace(TrainingConfig(), **change))
+        checkpoint.refuse_fork(found, TrainingConfig(**(SHORT | change)))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("place", ["nowhere", ".", "nowhere/step-000010"])
+def test_a_fork_must_be_one_checkpoint(tmp_path: Path) -> None:
+    run = [make(tmp_path / "run", step) for step in (10, 20)][1].folder.parent
+    (run / "step-000030").touch()
+    for refuse in (lambda fork: checkpoint.fingerprint(forking(fork), "t"), checkpoint.forked):
+        with pytest.raises(BadInput, match=r"training\.fork: .*run is no checkpoint") as caught:
+            refuse(str(run))
+        assert str(caught.value).endswith(f"its newest is training.fork={run}/step-000020")
+        with pytest.raises(BadInput, match=r"is no checkpoint \(RUN/step-NNNNNN\)$") as caught:
+            refuse(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["nowhere/step-000010", "run/step-000020"])
 def test_a_fork_from_nothing_is_refused(tmp_path: Path, place: str) -> None:
-    with pytest.raises(BadInput, match=r"training\.fork: .*no whole checkpoint") as caught:
-        checkpoint.fingerprint(TrainingConfig(fork=str(tmp_path / place)), "t")
+    make(tmp_path / "run", 10)
+    with pytest.raises(BadInput, match=r"training\.fork: .*is no whole checkpoint") as caught:
+        checkpoint.forked(str(tmp_path / place))
     assert "\n" not in str(caught.value)
+
+
+def read_over_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is deleted while someone there reads it only gets another name."""
+    count = itertools.count()
+
+    def unlink(name: Any, *, dir_fd: int | None = None) -> None:
+        if str(name).startswith(".nfs"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        os.rename(name, f".nfs{next(count):04}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+
+
+def test_what_a_reader_still_holds_open_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [make(tmp_path, step) for step in (10, 20, 30)][2]
+    (checkpoint.begin(tmp_path, 40) / "rubbish").touch()
+    with monkeypatch.context() as patch:
+        read_over_nfs(patch)
+        checkpoint.prune(tmp_path, 1, step=30)
+        assert checkpoint.newest(tmp_path) == kept and checkpoint.steps(tmp_path) == [30]
+        assert len(list(tmp_path.glob("unfinished-*/.nfs*"))) == 2 * 3 + 1
+        for step in (10, 10, 40):  # gone back to, pruned again
+            begun = checkpoint.begin(tmp_path, step)
+            assert begun == checkpoint.unfinished_folder(tmp_path, step)
+            assert list(begun.iterdir()) == []
+            (begun / "rubbish").touch()
+        begun.with_name("step-000010").mkdir()
+        checkpoint.prune(tmp_path, 1, step=30)
+    checkpoint.prune(tmp_path, 1, step=30)
+    assert names(tmp_path) == ["step-000030"]
 
 
 def test_what_is_given_up_takes_no_room_though_it_is_open(tmp_path: Path) -> None:

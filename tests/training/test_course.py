@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -7,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from torch import distributed as dist
 
 from tests.training import runs
 from training import checkpoint, course, files, loader, loop, metrics, parts
@@ -49,7 +52,10 @@ def test_a_checkpoint_says_all_that_the_run_was(config: TrainingConfig, folder: 
     marker = found.marker
     assert (marker.step, marker.applied, marker.samples) == (20, 20, 160)
     assert (marker.skipped, marker.world, marker.manifest) == ([], 1, "0123")
-    assert marker.settings == config and marker.tokens == run.train.identity
+    assert (marker.zero_stage, marker.tokens) == (1, run.train.identity)
+    assert marker.device == (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
+    assert marker.settings == msgspec.to_builtins(config) and marker.trained == config.trained()
+    assert marker.sizes == config.sizes()
     assert marker.probe.ids == run.train.window(0, 16).tolist()
     (name,) = marker.files
     assert marker.files == {name: files.sha256(found.folder / name)}
@@ -140,13 +146,28 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
     assert steps(folder) == [10, 20] and checkpoint.newest(folder).marker.step == 20  # type: ignore[union-attr]
 
 
-def test_a_save_before_damaged_ones_is_kept(config: TrainingConfig, folder: Path) -> None:
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(
+    config: TrainingConfig, folder: Path
+) -> None:
     one = changed(config, keep_checkpoints=1)
     whole = runs.course(go(one, folder))
     (folder / "step-000020" / "COMPLETE").unlink()
-    go(changed(one, stop_after=5), folder)
-    assert steps(folder) == [5]
+    with pytest.raises(BadInput, match=r"no checkpoint of 1 is whole.* to begin anew"):
+        go(one, folder)
+    assert steps(folder) == [20] and runs.course(metrics.read(folder)) == whole
+    (folder / "step-000020").rename(folder / "set-aside")
     assert runs.course(go(one, folder)) == whole
+
+
+def test_a_save_before_damaged_ones_is_kept(config: TrainingConfig, folder: Path) -> None:
+    """Three are damaged, one after the other is saved again."""
+    often = changed(config, keep_checkpoints=1, keep_every=5, checkpoint_every=5)
+    whole = runs.course(go(often, folder))
+    for step in (10, 15, 20):
+        (folder / f"step-{step:06d}" / "COMPLETE").unlink()
+    go(changed(often, stop_after=7, keep_every=0), folder)
+    assert steps(folder) == [7]
+    assert runs.course(go(often, folder)) == whole
 
 
 @pytest.mark.parametrize("tensor", ["weights/wte.weight", "weights/ln_f.bias"])
@@ -168,6 +189,84 @@ def test_whole_files_of_other_weights_are_found_out(
     with pytest.raises(NotWhatWasSaved, match=r"step-000020: its probe has loss") as caught:
         course.take_up(runs.plain(config, folder), checkpoint.newest(folder))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "precision", "share", "good"),
+    [
+        ({}, "fp32", 1e-7, True),
+        ({}, "fp32", 2e-6, False),
+        ({}, "bf16", 2e-6, False),  # the same sums, rounded in the same way
+        ({"world": 2}, "fp32", 5e-5, True),
+        ({"zero_stage": 3}, "fp32", 5e-5, True),
+        ({"device": "NVIDIA H200"}, "fp32", 5e-5, True),
+        ({"manner": {"torch": "2.11"}}, "fp32", 5e-5, True),
+        ({"world": 2}, "fp32", 2e-4, False),
+        ({"world": 2}, "bf16", 5e-4, True),
+        ({"world": 2}, "bf16", 2e-3, False),
+    ],
+)
+def test_a_probe_is_as_exact_as_its_sums(
+    config: TrainingConfig,
+    folder: Path,
+    change: dict[str, Any],
+    precision: Any,
+    share: float,
+    good: bool,
+) -> None:
+    there = changed(config, precision=precision, stop_after=1, evaluate_every=0)
+    go(there, folder)
+    found = checkpoint.newest(folder)
+    assert found is not None
+    probe = msgspec.structs.replace(found.marker.probe, loss=found.marker.probe.loss * (1 + share))
+    marker = msgspec.structs.replace(found.marker, probe=probe, **change)
+    moved = checkpoint.Checkpoint(found.folder, marker)
+    if good:
+        assert course.take_up(runs.plain(there, folder), moved).step == 1
+    else:
+        with pytest.raises(NotWhatWasSaved, match="its probe has loss"):
+            course.take_up(runs.plain(there, folder), moved)
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "exact"),
+    [
+        ({"micro_batch": 1}, "bf16", False),  # other shapes
+        ({"deterministic": True}, "bf16", False),  # other kernels
+        ({"precision": "bf16"}, "fp32", False),
+        ({"precision": "fp32"}, "bf16", False),
+        ({"recompute": True}, "bf16", True),
+        ({"checkpoint_every": 3}, "bf16", True),
+    ],
+)
+def test_a_probe_is_less_exact_where_settings_move_its_sums(
+    config: TrainingConfig, folder: Path, change: dict[str, Any], before: Any, exact: bool
+) -> None:
+    there = changed(config, precision=before, stop_after=1, evaluate_every=0)
+    go(there, folder)
+    found = checkpoint.newest(folder)
+    assert found is not None
+    probe = msgspec.structs.replace(found.marker.probe, loss=found.marker.probe.loss * 1.0004)
+    moved = checkpoint.Checkpoint(found.folder, msgspec.structs.replace(found.marker, probe=probe))
+    run = runs.plain(changed(there, **change), folder)
+    if exact:
+        with pytest.raises(NotWhatWasSaved, match="its probe has loss"):
+            course.take_up(run, moved)
+    else:
+        assert course.take_up(run, moved).step == 1
+
+
+def test_a_model_whose_loss_is_no_number_is_not_saved(config: TrainingConfig, folder: Path) -> None:
+    """Its steps' losses may be numbers still: they are those before each step."""
+    model, quiet = build(config.sizes(), 1), changed(config, evaluate_every=0)
+    model.register_forward_hook(
+        lambda module, arguments, output: output if torch.is_grad_enabled() else output * torch.nan
+    )
+    with pytest.raises(course.NoNumber, match=r"step 10: not saved, the loss .* is nan;") as caught:
+        go(quiet, folder, model=model)
+    assert "\n" not in str(caught.value)
+    assert not list(folder.glob("*step*"))
+    assert len(go(quiet, folder)) == 20
 
 
 def test_a_probe_that_is_no_number_is_no_probe(
@@ -201,7 +300,7 @@ def test_a_fork_with_the_same_settings_is_the_same_run(
     forked = changed(config, fork=str(folder / "step-000010"))
     other = folder.with_name("fork")
     assert runs.course(go(forked, other)) == runs.course(whole[10:])
-    (other / "step-000020/COMPLETE").unlink()  # begins at the fork again, having no other
+    shutil.rmtree(other / "step-000020")  # begins at the fork again, having no other
     assert runs.course(go(forked, other)) == runs.course(whole[10:])
 
 
@@ -213,6 +312,7 @@ def test_a_stopped_fork_goes_on_from_its_own_checkpoint(
     whole = runs.course(go(there, folder.with_name("whole")))
     other = folder.with_name("fork")
     go(changed(there, stop_after=15), other)
+    shutil.rmtree(folder)  # it needs that no more
     told: list[int] = []
     loop.train(runs.plain(there, other), lambda line: told.append(line["step"]))
     assert told == [16, 17, 18, 19, 20] and runs.course(metrics.read(other)) == whole
@@ -222,12 +322,94 @@ def test_a_fork_is_refused_before_anything_is_done(config: TrainingConfig, folde
     go(changed(config, stop_after=10), folder)
     wide = ModelConfig(layers=2, heads=2, width=32, context=16, vocabulary=61)
     other = folder.with_name("fork")
-    for change in ({"model": wide}, {"steps": 10, "warmup_steps": 1}):
-        with pytest.raises(BadInput, match=r"training\.(model|steps): is .*training\.fork"):
-            go(changed(config, fork=str(folder), **change), other)
-    with pytest.raises(BadInput, match="holds no whole checkpoint"):
-        go(changed(config, fork=str(folder.parent / "tokens")), other)
+    for change in ({"model": wide}, {"stop_after": 10}, {"batch_tokens": 64}):
+        with pytest.raises(BadInput, match=r"training\.(model|stop_after|batch_tokens): is .*fork"):
+            go(changed(config, fork=str(folder / "step-000010"), **change), other)
+    with pytest.raises(BadInput, match="is no whole checkpoint: COMPLETE is missing"):
+        go(changed(config, fork=str(folder / "step-000020")), other)
+    with pytest.raises(BadInput, match=r"is no checkpoint .*; its newest is .*step-000010$"):
+        go(changed(config, fork=str(folder)), other)
     assert not metrics.read(other)
+
+
+def test_a_fork_leaves_out_the_same_batches_where_they_are_the_same(
+    config: TrainingConfig, folder: Path
+) -> None:
+    folder.mkdir()
+    course.write_skipped(folder, [3])
+    go(changed(config, stop_after=10), folder)
+    other = folder.with_name("fork")
+
+    def left_out(**change: Any) -> set[int]:
+        there = changed(config, fork=str(folder / "step-000010"), **change)
+        run = runs.plain(there, other)
+        return course.take_up(run, course.newest(run)).skipped
+
+    assert left_out(learning_rate=2e-2) == {3}
+    assert left_out(seed=2) == set()
+    shard = folder.parent / "tokens" / "00002.train.bin"
+    shard.write_bytes(shard.read_bytes()[:-2])
+    assert left_out() == set()
+
+
+def test_a_rank_takes_what_the_first_has_found_and_looks_at_nothing(
+    config: TrainingConfig, folder: Path
+) -> None:
+    go(changed(config, stop_after=10), folder)
+    first = runs.plain(config, folder)
+    answers: list[Any] = []
+
+    def agreed(make: Callable[[], Any]) -> Any:
+        answers.append(make())
+        return answers[-1]
+
+    found = course.newest(runs.plain(config, folder, agreed=agreed))
+    assert found == course.newest(first) and found is not None and found.marker.step == 10
+    shutil.rmtree(folder / "step-000010")  # as another machine may see it
+    assert course.newest(runs.plain(config, folder, agreed=lambda make: answers[0])) == found
+    forked = changed(config, fork=str(folder / "step-000010"))
+    other = folder.with_name("fork")
+    its = (False, found)
+    assert course.newest(runs.plain(forked, other, agreed=lambda make: its)) == found
+
+
+def outcomes(config: TrainingConfig, folder: Path) -> list[list[str]]:
+    """On a rank: what each rank gets, where rank 0's disk works, fails, and holds rubbish."""
+    run, told, sha256 = runs.zero(config, folder), [], files.sha256
+    for state in ("whole", "failing", "damaged", "gone"):
+        if dist.get_rank() == 0 and state == "failing":
+            files.sha256 = fail
+        if dist.get_rank() == 0 and state == "damaged":
+            files.sha256 = lambda path: "another"
+        if dist.get_rank() == 0 and state == "gone":
+            files.sha256 = sha256
+            shutil.rmtree(folder / "step-000010")
+        try:
+            found = course.newest(run)
+            told.append(str(found and found.marker.step))
+        except (BadInput, OSError) as error:
+            told.append(f"{type(error).__name__}: {error}")
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, told)
+    return every
+
+
+def fail(path: Path) -> str:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.slow
+def test_every_rank_gets_the_first_ones_checkpoint_or_error(
+    config: TrainingConfig, folder: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    go(changed(config, stop_after=10), folder)
+    first, second = runs.ranks(2, outcomes, config, folder)
+    assert first == second
+    part = folder / "step-000010" / "part-00000.safetensors"
+    assert first[:2] == ["10", f"OSError: [Errno 5] Input/output error: '{part}'"]
+    assert first[2].startswith(f"BadInput: {folder}: no checkpoint of 1 is whole")
+    assert first[3] == "None"
 
 
 WATCHFUL = GuardConfig(z_score=8.0, window=8, rollback=True)

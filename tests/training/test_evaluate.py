@@ -36,7 +36,8 @@ def sealed(folder: Path, config: TrainingConfig, model: GPT2) -> None:
     weights = {f"weights/{name}": weight for name, weight in own_weights(model).items()}
     marker = Marker(
         step=1, applied=1, samples=8, skipped=[], world=1, zero_stage=1, tokens="", manifest="",
-        settings=config, probe=Probe(ids=[], loss=0.0),
+        settings={"of_next_year": 1}, trained={}, sizes=config.sizes(), device="cpu",
+        probe=Probe(ids=[], loss=0.0),
         files={place.name: parts.write(place, weights)},
     )  # fmt: skip
     checkpoint.seal(unfinished, marker)

@@ -27,7 +27,8 @@ def run_folder(folder: Path, config: TrainingConfig, model: GPT2 | None = None) 
     digest = parts.write(place, {f"weights/{name}": weight for name, weight in found.items()})
     marker = Marker(
         step=1, applied=1, samples=8, skipped=[], world=1, zero_stage=1, tokens="", manifest="",
-        settings=config, probe=Probe(ids=[], loss=0.0), files={place.name: digest},
+        settings={}, trained={}, sizes=config.sizes(), device="cpu",
+        probe=Probe(ids=[], loss=0.0), files={place.name: digest},
     )  # fmt: skip
     checkpoint.seal(unfinished, marker)
     return str(folder)

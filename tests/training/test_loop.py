@@ -11,6 +11,7 @@ import torch
 from tests.training import runs
 from training import checkpoint, loop, metrics
 from training.config import BadInput, GuardConfig, TrainingConfig
+from training.course import NoNumber
 from training.loop import Line
 from training.model import build
 from training.schedule import learning_rate
@@ -234,11 +235,11 @@ def test_a_loss_that_is_no_number_ends_the_run_at_once_before_it_is_saved(
             with torch.no_grad():
                 model.ln_f.bias.fill_(torch.nan)
 
-    with pytest.raises(loop.Diverged, match="step 4: loss nan") as caught:
+    with pytest.raises(NoNumber, match=r"step 3: not saved, .* is nan") as caught:
         loop.train(runs.plain(often, folder, model), lose)
     assert str(folder) in str(caught.value)
     assert len(metrics.read(folder)) == 3
-    assert names(folder)[:2] == ["step-000001", "step-000002"]
+    assert [name for name in names(folder) if "step" in name] == ["step-000001", "step-000002"]
 
 
 def test_too_few_tokens_are_refused(config: TrainingConfig, folder: Path) -> None:
