@@ -23,11 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-<<<<<<< HEAD
-from typing import NoReturn, TypeVar
-=======
-from typing import Any, TypeVar
->>>>>>> helper-x
+from typing import Any, NoReturn, TypeVar
 
 if __name__ == "__main__" and sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
     # The system kills this rank when torch's launcher is gone, however it went: ranks have a
@@ -234,15 +230,11 @@ def _noted(folder: Path, rank: int) -> Iterator[None]:
 def _held(folder: Path, device: torch.device) -> Iterator[None]:
     """Rank 0 holds the run's folder for the block; where it cannot, every rank says why."""
     with ExitStack() as stack:
-        why: str | None = None
-        if dist.get_rank() == 0:
-            try:
-                stack.enter_context(checkpoint.hold(folder))
-            except BadInput as error:
-                why = str(error)
-        why = _from_first(lambda: why, device)
-        if why is not None:
-            raise BadInput(why)
+
+        def hold() -> None:
+            stack.enter_context(checkpoint.hold(folder))
+
+        _from_first(hold, device)
         yield
 
 

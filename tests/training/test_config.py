@@ -207,7 +207,14 @@ OTHERWISE: dict[str, Any] = {
     "stop_after": 7, "tensorboard": True,
 }  # fmt: skip
 OF_THE_MODEL = {"layers": 3, "heads": 1, "width": 8, "context": 8, "vocabulary": 101}
-OF_THE_GUARD = {"z_score": 7.0, "window": 9, "rollback": False, "skips": 9, "hang_s": 9.0}
+OF_THE_GUARD = {
+    "z_score": 7.0,
+    "window": 9,
+    "rollback": False,
+    "rollbacks": 9,
+    "skips": 9,
+    "hang_s": 9.0,
+}
 
 
 def marked(kind: type, name: str) -> bool:
