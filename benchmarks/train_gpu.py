@@ -53,6 +53,9 @@ BUDGET_S, ROW_S, LEAST_S = 530.0, 100.0, 35.0
 COUNTED = 10
 """Steps whose median counts."""
 WARM_UP = 3
+"""Steps before them, which compile and find their memory."""
+LOOK_S = 150.0
+"""For a validation loss after the training: what it needs is compiled first."""
 
 
 @dataclass
@@ -161,7 +164,7 @@ def measured(given: argparse.Namespace, what: Task) -> dict[str, Any]:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=what.ends_s + (60 if what.look else 20),
+                timeout=what.ends_s + (LOOK_S if what.look else 20),
             )
         except subprocess.TimeoutExpired:
             return {"failed": "no step was finished in time"}
@@ -238,17 +241,15 @@ def equal_time(given: argparse.Namespace, folder: Path, place: Path) -> list[dic
         what = task(given, who, "gpt2-small", folder, place)
         row = {"who": who, "model": what.model}
         before = {} if given.steps else fitted(given, what, ROW_S)
-        steps = given.steps or (0 if "failed" in before else steps_within(given.minutes, before))
-        if steps:
-            config = TrainingConfig(model=TINY if given.dry else "gpt2-small")
-            what.config |= {
-                "steps": steps,
-                "warmup_steps": steps // 10,
-                "evaluate_windows": config.evaluate_windows,
-            }
+        if "failed" in before:
+            row |= before
+        else:
+            steps = given.steps or steps_within(given.minutes, before)
+            what.config |= {"steps": steps, "warmup_steps": steps // 10}
             what.most, what.look, what.ends_s = steps, True, given.minutes * 60
             row |= measured(given, what)
-        found.append(row | {"failed": before.get("failed", row.get("failed"))})
+            row |= {"failed": "does not fit"} if row.get("full") else {}
+        found.append(row)
         print(ended(row, what, given.minutes), flush=True)
     return found
 
@@ -261,8 +262,8 @@ def steps_within(minutes: float, before: dict[str, Any]) -> int:
 
 def ended(row: dict[str, Any], what: Task, minutes: float) -> str:
     """A line of the second table."""
-    if "validation_loss" not in row:
-        return f"| {row['who']} | failed: {row.get('failed', 'too slow')} | | | |"
+    if "failed" in row:
+        return f"| {row['who']} | {row['failed']} | | | |"
     tokens = row["steps"] * what.config["batch_tokens"]
     return f"| {row['who']} | {minutes:g} | {row['steps']} | {tokens:,} | " + (
         f"{row['validation_loss']:.4f} |"

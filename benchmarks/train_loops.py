@@ -29,9 +29,6 @@ from training.model import build
 from training.run import Run
 from training.schedule import learning_rate
 
-WARM_UP = 3
-"""Steps that do not count: they compile, and find their memory."""
-
 
 @dataclass
 class Watch:

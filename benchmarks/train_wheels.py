@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 NAMES = (
-    "annotated-types", "deepspeed", "einops", "filelock", "gigatoken", "hjson",
-    "huggingface_hub", "msgpack", "msgspec", "numpy", "packaging", "protobuf", "psutil",
-    "py-cpuinfo", "pyarrow", "pydantic", "pydantic_core", "PyYAML", "regex", "safetensors",
-    "tensorboardX", "tokenizers", "tqdm", "transformers", "typing-inspection", "typing_extensions",
+    "annotated-types", "anyio", "certifi", "deepspeed", "einops", "filelock", "gigatoken", "h11",
+    "hjson", "httpcore2", "httpx2", "huggingface_hub", "idna", "msgpack", "msgspec", "numpy",
+    "packaging", "protobuf", "psutil", "py-cpuinfo", "pyarrow", "pydantic", "pydantic_core",
+    "PyYAML", "regex", "safetensors", "tensorboardX", "tokenizers", "tqdm", "transformers",
+    "truststore", "typing-inspection", "typing_extensions",
 )  # fmt: skip
 FROM_SOURCE = ("deepspeed",)
 """No wheel of it is published; it is Python alone, and asks torch for its version."""
@@ -25,8 +26,7 @@ MOST = 60 * 2**20
 """Bytes of all wheels together."""
 LEFT_OUT = {
     "pyarrow": r"include/|tests/|src/|.*\.(pxd|pxi|pyx|h)$"
-    r"|libarrow_(flight|s3|substrait|dataset|acero)|libarrow_python\w*\.so(\.\d+\.\d.*)?$"
-    r"|_(flight|s3fs|gcsfs|azurefs|hdfs|orc|substrait|dataset|acero)",
+    r"|libarrow_(flight|s3)|libarrow_python\w*\.so(\.\d+\.\d.*)?$|_(flight|s3fs)",
     "numpy": r".*/tests/|_core/include|.*\.(pyi|a|h)$|f2py/",
     "transformers": r"models/(?!auto/|gpt2/|__init__)|.*\.(cu|cuh|cpp|h)$",
 }
