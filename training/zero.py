@@ -112,6 +112,9 @@ class ZeroEngine:
             optimizer=adamw(config, self._model),
             config=settings(config, self.world, micro),
         )
+        if self.world == 1 and not self._stage:
+            # One rank's mean is its own gradient, which DeepSpeed would copy out and back.
+            self._engine.enable_backward_allreduce = False
         self._remember(0)
 
     def step(self, batches: Sequence[Batch], tokens: int, learning_rate: float) -> Step:
