@@ -1,10 +1,10 @@
 """Tokens a second of the training, beside the loops that others write.
 
-Usage: python benchmarks/train.py [--rounds N] [--tell]. Where there is no GPU: one thread, CPU seconds, a
-small model; in turn, step by step: a plain PyTorch loop, the DeepSpeed engine at stage 0 on the
-same model, transformers' GPT2LMHeadModel of the same size as its users train it; and our whole loop
-with its duties (data, metrics, guard, a last checkpoint). Exits with 1 where a goal is missed,
-unless it is to `--tell` alone.
+Usage: python benchmarks/train.py [--rounds N] [--tell]. Where there is no GPU: one thread, CPU
+seconds, a small model; in turn, step by step: a plain PyTorch loop, the DeepSpeed engine at stage 0
+on the same model, transformers' GPT2LMHeadModel of the same size as its users train it; and our
+whole loop with its duties (data, metrics, guard, a last checkpoint). Exits with 1 where a goal is
+missed, unless it is to `--tell` alone.
 
 Where there is one (`--dry`: the same on a CPU, tiny): GPT-2 in four sizes by our loop, by
 transformers' model under the same DeepSpeed settings, and by nanoGPT's way; within nine minutes.
