@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline import config as settings
-from pipeline import current, trainings
+from pipeline import current, launch, trainings
 from pipeline import status as statuses
 from pipeline.failures import BadInput
 from tests.pipeline import small_run
@@ -79,6 +79,21 @@ def test_a_copy_of_a_runs_tokens_is_those_tokens(tmp_path: Path) -> None:
     named = msgspec.structs.replace(made.training, tokens=f"file://{own.folder}")
     given = current.shards(msgspec.structs.replace(made, training=named))
     assert (given.manifest, given.folder) == (own.manifest, own.folder)
+
+
+def test_a_run_of_its_own_is_told_where_there_are_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = recipe(tmp_path, f"training.tokens={shards(tmp_path / 'shards')}")
+    folder = trainings.folder(made.root)
+    launch._tell_others(made, folder / "new")
+    assert not caplog.messages
+    with metrics.Writer(folder / "old", 0) as lines:
+        lines.write({"step": 1, "loss": 9.0, "seconds": 1.0, "tokens_per_s": 1.0})
+    launch._tell_others(made, folder / "old")
+    assert not caplog.messages
+    launch._tell_others(made, folder / "new")
+    assert caplog.messages and "the 1 that are there" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("name", ["tokens", "fork", "staging"])

@@ -1,12 +1,17 @@
 """TensorBoard's files, read back record by record."""
 
+import errno
 import math
+import os
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorboardX
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -100,3 +105,22 @@ def test_boards_that_follow_each_other_at_once_keep_all(tmp_path: Path) -> None:
 def test_a_run_without_a_step_is_no_error(tmp_path: Path) -> None:
     write(tmp_path, 0)
     assert shown(tmp_path) == {}
+
+
+def test_a_writer_that_a_full_disk_ended_is_an_error_and_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tensorboardX's thread ends without a word, and whoever writes on waits for it for ever."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # what the thread dies of
+    events = tensorboardX.event_file_writer.EventsWriter
+    told = pytest.raises(OSError, match="TensorBoard's writer")
+    with Board(tmp_path, 0) as board, told as caught:
+        monkeypatch.setattr(events, "write_event", full)
+        for step in range(1, 1000):
+            board.write(line(step))
+            time.sleep(0.01)
+    assert str(tmp_path) in str(caught.value)

@@ -229,6 +229,12 @@ def changed(name: str, value: Any) -> TrainingConfig:
     return msgspec.structs.replace(BASE, **{name: value})
 
 
+def test_ranks_wait_for_each_other_longer_than_one_may_hang() -> None:
+    for hang_s in (0.0, 5.0, 7200.0):
+        config = TrainingConfig(guard=GuardConfig(hang_s=hang_s))
+        assert config.collective_timeout_s() > max(hang_s, 200.0)
+
+
 def test_every_field_is_tried_below() -> None:
     assert OTHERWISE.keys() | {"model", "fork", "guard", "sample"} == {
         *TrainingConfig.__struct_fields__

@@ -1,5 +1,6 @@
 import itertools
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,22 @@ def test_an_id_outside_the_vocabulary_is_refused(config: TrainingConfig, folder:
     np.full(3200, 61, "<u2").tofile(folder.parent / "tokens" / "00003.train.bin")
     with pytest.raises(BadInput, match=r"training\.model\.vocabulary: is 61.*id 61"):
         go(config, folder)
+
+
+@pytest.mark.parametrize("how", ["shrinks", "goes"])
+def test_a_shard_that_cannot_be_read_ends_the_run_in_one_line(
+    config: TrainingConfig, folder: Path, how: str
+) -> None:
+    path = folder.parent / "tokens" / "00002.train.bin"
+
+    def spoil(line: Line) -> None:
+        if line["step"] == 3:
+            path.unlink() if how == "goes" else os.truncate(path, 1000)
+
+    with pytest.raises(OSError, match=str(path)) as caught:
+        loop.train(runs.plain(config, folder), spoil)
+    assert "\n" not in str(caught.value)
+    assert [line["step"] for line in metrics.read(folder)][:3] == [1, 2, 3]
 
 
 def test_tokens_made_anew_are_refused_on_resume(config: TrainingConfig, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Whole ranks, as whoever starts them sees them: a file that says what, an exit status, a word."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from torch import distributed as dist
 
 from tests import story
@@ -141,6 +143,49 @@ def test_a_held_folder_is_refused_in_one_line_on_every_rank(
     other = Path(words[0]).with_suffix(".1.said").read_text()
     assert refused(2, other) == said
     assert metrics.read(folder) == []
+
+
+@pytest.mark.parametrize(("restarts", "status"), [(None, SAVED), ("0", SAVED), ("8", 0)])
+def test_a_launcher_that_starts_ranks_again_is_told_that_all_is_well(
+    monkeypatch: pytest.MonkeyPatch, restarts: str | None, status: int
+) -> None:
+    """Else it would start those again that were asked to leave."""
+    if restarts is not None:
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    assert rank._status_of_leaving() == status
+
+
+def test_what_the_first_rank_warns_of_is_written_down(tmp_path: Path) -> None:
+    log = logging.getLogger("training.loop")
+    for number in (0, 1):
+        with rank._noted(tmp_path, number):
+            log.warning("rank %d: a spike", number)
+            log.info("nothing to worry about")
+    log.warning("later")
+    assert (tmp_path / "warnings.log").read_text() == "rank 0: a spike\n"
+
+
+def without_room(work: Job) -> str:
+    """On a rank: what it says where no model fits."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    rank.build = full
+    try:
+        rank.run(work)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def test_a_model_that_does_not_fit_is_refused_in_one_line(
+    config: TrainingConfig, folder: Path
+) -> None:
+    said = runs.ranks(1, without_room, job(config, folder))
+    assert said.startswith("training.model: it and its optimizer do not fit") and "\n" not in said
+    told = refusal.read(folder)
+    assert told is not None and told.says == said and told.input
 
 
 @pytest.mark.parametrize(("of_input", "status"), [(True, 2), (False, 1)])
