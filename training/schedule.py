@@ -13,7 +13,7 @@ from training.config import TrainingConfig
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """The rate of the optimizer step that has `step` steps before it."""
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return config.learning_rate * ((step + 1) / config.warmup_steps)
     lowest = config.final_learning_rate_share
     share = lowest + (1.0 - lowest) * _left(step, config)
     return config.learning_rate * share
