@@ -37,6 +37,18 @@ def test_steps_on_one_batch_learn_it(config: TrainingConfig) -> None:
     assert losses[-1] < 2.0
 
 
+def test_the_norm_is_that_of_the_mean_losss_gradient(config: TrainingConfig) -> None:
+    """Beside torch's own loss over all logits, without a clip and with one."""
+    inputs, targets = batch(4)
+    model = build(config.sizes(), 1)
+    logits = model.logits(inputs)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    expected = torch.cat([w.grad.flatten() for w in model.parameters()]).norm()
+    for clip in (0.0, 0.1):
+        found = step(engine(msgspec.structs.replace(config, clip=clip)), [(inputs, targets)])
+        assert found.grad_norm == pytest.approx(float(expected), rel=1e-5)
+
+
 CUTS = st.lists(st.integers(1, 4), min_size=1, max_size=8)
 
 

@@ -71,6 +71,16 @@ def test_no_peak_no_mfu(config: TrainingConfig, folder: Path) -> None:
     assert {line["mfu"] for line in go(changed(config, stop_after=2), folder)} == {None}
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_tensorboard_has_what_the_recipe_asks_for(
+    config: TrainingConfig, folder: Path, wanted: bool
+) -> None:
+    go(changed(config, tensorboard=wanted, stop_after=3), folder)
+    files = list(folder.glob("tensorboard/*tfevents*"))
+    assert bool(files) == wanted
+    assert all(b"grad_norm" in path.read_bytes() for path in files)
+
+
 def test_progress_is_told_each_step(config: TrainingConfig, folder: Path) -> None:
     told: list[Line] = []
     seen: list[int] = []

@@ -168,6 +168,42 @@ def mixed(config: TrainingConfig, root: Path) -> dict[str, float]:
     return lost
 
 
+def drawing(config: TrainingConfig, folder: Path) -> tuple[list[float], list[float]]:
+    """On a rank: what all ranks draw behind a checkpoint, and again once they have gone on from
+    it."""
+    run = runs.zero(changed(config, stop_after=5), folder)
+    torch.manual_seed(100 + dist.get_rank())
+    loop.train(run)
+    found = []
+    for _ in range(2):
+        drawn: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(drawn, float(torch.rand(1)))
+        found.append(drawn)
+        course.take_up(run, course.newest(run))
+    return found[0], found[1]
+
+
+def test_each_rank_goes_on_with_its_own_random_numbers(
+    config: TrainingConfig, tokens_folder: Path
+) -> None:
+    before, after = runs.ranks(2, drawing, config, tokens_folder.parent / "run")
+    assert before == after and before[0] != before[1]
+
+
+def test_bf16_stays_near_plain_torch_at_every_stage(
+    config: TrainingConfig, tokens_folder: Path
+) -> None:
+    root = tokens_folder.parent
+    exact = runs.train(runs.plain(config, root / "exact"))
+    rough = changed(config, precision="bf16")
+    expected = runs.train(runs.plain(rough, root / "plain"))
+    assert runs.apart(expected, exact) > 1e-4  # it does round
+    configs = {f"{n}": changed(rough, zero_stage=n) for n in STAGES}
+    for name, lines in runs.ranks(2, each, configs, root).items():
+        assert runs.apart(lines, expected) < 2e-2, name
+        assert runs.apart(lines, exact) > 1e-4, name
+
+
 @pytest.mark.parametrize("world", [1, 3])
 def test_a_state_comes_back_from_every_stage_bit_for_bit(
     config: TrainingConfig, tokens_folder: Path, world: int
