@@ -96,7 +96,8 @@ def run(job: Job, progress: loop.Progress | None = None) -> bool:
     if refusal.read(folder):
         return False
     try:
-        return _train(job, folder, progress)
+        with _compiler():
+            return _train(job, folder, progress)
     except loop.OutOfMemory as error:
         with _refused(folder):
             tried = fit.halve(folder, job.training, dist.get_world_size(), error.micro)
@@ -208,6 +209,22 @@ def _join_ranks(config: TrainingConfig) -> torch.device:
             dist.init_process_group(backend, address, timeout, world_size=1, rank=0)
     zero.join(device)
     return device
+
+
+@contextmanager
+def _compiler() -> Iterator[None]:
+    """torch tells in many lines, at the first step, that it cannot compile here."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        told = [line for line in str(error).splitlines() if not line.startswith("backend=")]
+        why = next(filter(None, told), type(error).__name__)
+        raise BadInput(
+            f"training.compile: nothing can be compiled here ({why}); install a C++ compiler, or "
+            "set training.compile = false"
+        ) from error
 
 
 @contextmanager

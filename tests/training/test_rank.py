@@ -165,6 +165,20 @@ def test_what_the_first_rank_warns_of_is_written_down(tmp_path: Path) -> None:
     assert (tmp_path / "warnings.log").read_text() == "rank 0: a spike\n"
 
 
+def test_a_machine_without_a_compiler_is_told_in_one_line(
+    config: TrainingConfig, folder: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "training.rank", written(changed(config, compile=True), folder)],
+        env=os.environ | {"CXX": "no-such-compiler", "DS_ACCELERATOR": "cpu"},
+        cwd=story.ROOT, capture_output=True, text=True, timeout=story.DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("training.compile: nothing can be compiled here (")
+    assert "no-such-compiler" in last and "Traceback" not in done.stderr
+
+
 def without_room(work: Job) -> str:
     """On a rank: what it says where no model fits."""
 
