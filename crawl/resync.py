@@ -26,7 +26,8 @@ FED, PIECE = 8 * 1024, 1 << 20
 them are lost."""
 TAIL = 64
 """The last bytes of a member are not handed on before its checksum is seen: more than the two line
-ends behind a record, so that none is handed on whole out of a damaged member."""
+ends behind a record, so that none is handed on whole out of a member that ends with a wrong one.
+Out of one whose end itself is not told, it is: all of it was decoded before."""
 CHECKED = 2048
 """Bytes from which is told whether a record begins there: more than a name and a table of codes."""
 AGAIN, AT_LEAST = 4, 64 << 20
