@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
@@ -15,10 +17,12 @@ def write(path: Path, content: bytes) -> None:
     the same one at once; the last wins."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        unfinished.write_bytes(content)
-        to_disk(unfinished)
-        unfinished.replace(path)
-        to_disk(path.parent)
+        # Opened before: who waits for the file may rename its folder as soon as it is there.
+        with _opened(path.parent) as folder:
+            unfinished.write_bytes(content)
+            to_disk(unfinished)
+            unfinished.replace(path)
+            _sync(folder, path.parent, may_not=_UNSYNCED)
     except OSError as error:  # a disk that is full or fails names no file
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
@@ -27,14 +31,26 @@ def write(path: Path, content: bytes) -> None:
 
 def to_disk(path: Path) -> None:
     """Sync: of a file its content, of a folder the names in it."""
+    with _opened(path) as descriptor:
+        _sync(descriptor, path, may_not=_UNSYNCED if path.is_dir() else ())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int, path: Path, may_not: Collection[int]) -> None:
+    """Sync what is open; it is called `path`. With these errors it cannot be."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not path.is_dir() or error.errno not in _UNSYNCED:
+        if error.errno not in may_not:
             raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

@@ -89,6 +89,23 @@ def test_the_content_is_synced_before_the_name_and_the_name_after(
     assert seen == [("file", False), ("folder", True)]
 
 
+def test_whoever_waits_for_a_file_may_rename_its_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first rank does with a checkpoint's, when the others have told that they are done."""
+    put = Path.replace
+
+    def rename(self: Path, target: Path) -> Path:
+        found = put(self, target)
+        put(target.parent, tmp_path / "whole")
+        return found
+
+    monkeypatch.setattr(Path, "replace", rename)
+    (tmp_path / "unfinished").mkdir()
+    files.write(tmp_path / "unfinished" / "file", b"new")
+    assert (tmp_path / "whole" / "file").read_bytes() == b"new"
+
+
 def test_a_hash_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc" * 10**6)
     assert files.sha256(tmp_path / "file") == hashlib.sha256(b"abc" * 10**6).hexdigest()
