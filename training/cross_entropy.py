@@ -98,7 +98,12 @@ def _softmax(
         return loss, logits_nV
     # No share of an ignored row is left, and so no gradient.
     shares_nV.mul_(counts_n1 / total_n1)
-    shares_nV.scatter_add_(1, targets_n1, -counts_n1.float())
+    if torch.compiler.is_compiling():
+        # A scatter would be a kernel of its own, before and after which all shares go to memory.
+        ids_V = torch.arange(shares_nV.shape[1], device=shares_nV.device)
+        shares_nV = torch.where((ids_V == targets_n1) & counts_n1, shares_nV - 1, shares_nV)
+    else:
+        shares_nV.scatter_add_(1, targets_n1, -counts_n1.float())
     return loss, shares_nV.to(logits_nV.dtype)
 
 

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 
 import pytest
@@ -182,3 +183,19 @@ def test_the_compiled_loss_is_the_same(bf16: bool) -> None:
     # In bf16 a gradient may fall on the other side of a half.
     assert close(compiled, eager, 1e-2 if bf16 else 1e-6) and close([looked], eager[:1], 1e-6)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+@pytest.mark.slow
+def test_the_compiled_loss_holds_nothing_of_the_logits_size_but_their_gradient() -> None:
+    """Between the products all is one pass over the logits: what lies in memory is of few bytes."""
+    from torch._inductor.utils import run_and_get_code
+
+    logits_nV = torch.randn(8, 64).bfloat16()
+    targets_n = torch.randint(0, 60, (8,))
+    compiled = torch.compile(cross_entropy._softmax, dynamic=False)
+    with torch._inductor.config.patch(fx_graph_cache=False):
+        (loss, grad_nV), (code,) = run_and_get_code(compiled, logits_nV, targets_n, 60, True)
+    large = re.findall(r"= empty_strided_cpu\(\(8, 64\), .*?, torch\.(\w+)\)", code)
+    assert large == ["bfloat16"]
+    expected = cross_entropy._softmax(logits_nV, targets_n, 60, True)
+    assert close([loss, grad_nV], list(expected), 1e-2)
