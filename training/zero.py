@@ -21,7 +21,6 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read once, on import
 
 import deepspeed
-from deepspeed.ops import __compatible_ops__ as _compatible_ops
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -75,6 +74,8 @@ def settings(config: TrainingConfig, world: int, micro: int) -> dict[str, Any]:
         "gradient_clipping": config.clip if config.zero_stage else 0.0,
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": zero,
+        # It would wait for the GPU at every pass, to tell a speed that we measure ourselves.
+        "timers": {"throughput": {"enabled": False}},
         # Else offloading wants DeepSpeed's own Adam, which is compiled on the user's machine.
         "zero_force_ds_cpu_optimizer": False,
     }
@@ -91,8 +92,13 @@ def settings(config: TrainingConfig, world: int, micro: int) -> dict[str, Any]:
 
 def join(device: torch.device) -> None:
     """Make DeepSpeed use the process group that is there."""
-    # Else every start compiles an extension with g++ and ninja, 45 s the first time.
-    _compatible_ops["deepspeed_shm_comm"] = False
+    if device.type == "cpu":
+        # Else every start compiles an extension with g++ and ninja, 45 s the first time.
+        from deepspeed.ops import (
+            __compatible_ops__ as compatible,
+        )  # tries them out, when first read
+
+        compatible["deepspeed_shm_comm"] = False
     backend = "nccl" if device.type == "cuda" else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
 
