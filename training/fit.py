@@ -6,6 +6,7 @@ the same sizes on the same kind of device only.
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,11 @@ from training import files
 from training.config import BadInput, TrainingConfig
 
 _FILE = "fits.json"
+_SAYS = re.compile(
+    "can't allocate memory|out of memory|OutOfMemoryError|STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+"""In order: torch's allocator for CPUs; CUDA and NCCL, which take memory beside its allocator for
+GPUs; that one, by the kind of its error or where the compiler quotes it; cuBLAS and cuDNN."""
 
 
 class _Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,9 +29,14 @@ class _Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this is torch's word for memory that does not suffice; on a CPU it is an error like
-    any other."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether this says that memory does not suffice, or was met with something that does: the
+    compiler, for one, wraps what it meets in an error of its own."""
+    met: BaseException | None = error
+    while met is not None:
+        if isinstance(met, RuntimeError) and _SAYS.search(f"{type(met).__name__}: {met}"):
+            return True
+        met = met.__cause__ or met.__context__
+    return False
 
 
 def found(folder: Path, config: TrainingConfig, world: int) -> int | None:

@@ -41,7 +41,11 @@ class OutOfMemory(RuntimeError):
 
     def __init__(self, micro: int, rank: int) -> None:
         super().__init__(f"{micro} windows at once do not fit into the memory of rank {rank}")
-        self.micro = micro
+        self.micro, self.rank = micro, rank
+
+    def __reduce__(self) -> tuple[type["OutOfMemory"], tuple[int, int]]:
+        """For Ray, which carries it to who waits: an exception is made anew of its words alone."""
+        return type(self), (self.micro, self.rank)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training import files
+from training import files, fit
 
 Read = Callable[[str], Tensor]
 """A tensor by its name, on the CPU; KeyError where there is none."""
@@ -46,9 +46,18 @@ class Buffers:
 
     def _place(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._memory:
-            pinned = tensor.is_cuda
-            self._memory[name] = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=pinned)
+            self._memory[name] = _room(tensor)
         return self._memory[name]
+
+
+def _room(tensor: Tensor) -> Tensor:
+    """Of the host's memory, pinned where that is quicker and there is any."""
+    try:
+        return torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
+    except RuntimeError as error:
+        if not (tensor.is_cuda and fit.is_full(error)):
+            raise
+        return torch.empty(tensor.shape, dtype=torch.float32)
 
 
 def path(folder: Path, rank: int) -> Path:

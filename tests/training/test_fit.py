@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,34 @@ from training.config import BadInput, GuardConfig, ModelConfig, TrainingConfig
 
 SIZES = ModelConfig(layers=2, heads=2, width=4, context=4, vocabulary=61)
 CONFIG = TrainingConfig(model=SIZES, batch_tokens=4 * 64, micro_batch=16)
+
+
+def wrapped(error: BaseException, by: BaseException) -> BaseException:
+    """The second, raised because of the first."""
+    by.__cause__ = error
+    return by
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (torch.OutOfMemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("Last error: Cuda failure 2 'out of memory'"), True),
+        (RuntimeError("No valid triton configs. OutOfMemoryError: out of resource"), True),
+        (wrapped(torch.OutOfMemoryError(), RuntimeError("backend='inductor' raised:")), True),
+        (wrapped(wrapped(torch.OutOfMemoryError(), ValueError()), RuntimeError()), True),
+        (wrapped(ValueError("out of memory"), RuntimeError("the compiler")), False),
+        (RuntimeError("Connection closed by peer"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (BadInput("training.model: out of memory of this size"), False),
+    ],
+)
+def test_memory_that_does_not_suffice_has_many_words(error: BaseException, full: bool) -> None:
+    assert fit.is_full(error) is full
 
 
 def with_(**fields: Any) -> TrainingConfig:
