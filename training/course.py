@@ -25,7 +25,8 @@ _SAME = 1e-6
 """Share of a loss by which it may differ from itself, computed in the same way: nothing, but for
 sums whose order is not fixed."""
 _NEARLY = {"fp32": 1e-4, "bf16": 1e-3}
-"""On another device, by other kernels or in another batch."""
+"""On another device, by other kernels or in another batch. And on a GPU that need not be
+deterministic: which of several kernels it takes may depend on which was the quickest there."""
 _log = logging.getLogger(__name__)
 
 
@@ -178,7 +179,9 @@ def _require_same(run: Run, found: Checkpoint) -> None:
     marker = found.marker
     stored, loss = marker.probe.loss, _loss(run, marker.probe.ids)
     its = marker.world, marker.zero_stage, marker.device, marker.manner
-    same = its == (run.engine.world, run.config.zero_stage, _device(), _manner(run))
+    same = its == (run.engine.world, run.config.zero_stage, _device(), _manner(run)) and (
+        marker.device == "cpu" or run.config.deterministic
+    )
     # A fork may compute in another precision than its source; the coarser one tells them apart.
     precisions: set[Any] = {run.config.precision, marker.trained.get("precision")}
     share = _SAME if same else max(_NEARLY.get(each, 0.0) for each in precisions)

@@ -228,6 +228,31 @@ def test_a_probe_is_as_exact_as_its_sums(
             course.take_up(runs.plain(there, folder), moved)
 
 
+@pytest.mark.parametrize(("device", "deterministic", "exact"), [
+    ("cpu", False, True), ("NVIDIA H200", True, True), ("NVIDIA H200", False, False),
+])  # fmt: skip
+def test_a_gpu_that_may_take_other_kernels_is_not_asked_for_the_same_bits(
+    config: TrainingConfig,
+    folder: Path,
+    device: str,
+    deterministic: bool,
+    exact: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(course, "_device", lambda: device)
+    there = changed(config, stop_after=1, evaluate_every=0, deterministic=deterministic)
+    go(there, folder)
+    found = checkpoint.newest(folder)
+    assert found is not None and found.marker.device == device
+    probe = msgspec.structs.replace(found.marker.probe, loss=found.marker.probe.loss * 1.00005)
+    moved = checkpoint.Checkpoint(found.folder, msgspec.structs.replace(found.marker, probe=probe))
+    if exact:
+        with pytest.raises(NotWhatWasSaved, match="its probe has loss"):
+            course.take_up(runs.plain(there, folder), moved)
+    else:
+        assert course.take_up(runs.plain(there, folder), moved).step == 1
+
+
 @pytest.mark.parametrize(
     ("change", "before", "exact"),
     [
