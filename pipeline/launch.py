@@ -40,7 +40,6 @@ def train(config: Config, *, address: str | None, local: bool) -> str:
         "tokens": found.named,
         "folder": str(folder),
         "manifest": found.manifest,
-        "tells": False,
     }
     began = time.time()
     with lease.hold(folder, "train"), progress.training(folder, last, told=not local):
@@ -136,7 +135,7 @@ def _torchrun(training: TrainingConfig, job: Job, folder: Path) -> None:
     gpus = _gpus(training, torchrun.gpus(), own=True)
     path = folder / "job.json"
     write_json(path, job)
-    environment = {} if gpus else CPU_RANK_ENVIRONMENT
+    environment = {leave.LAUNCHED: "1"} | ({} if gpus else CPU_RANK_ENVIRONMENT)
     status = leave.AGAIN
     while status == leave.AGAIN:
         status = torchrun.run(

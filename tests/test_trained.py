@@ -133,6 +133,16 @@ def test_a_training_without_ray_that_is_halted_asked_or_killed_goes_on_as_if_in_
     assert story.losses(root) == straight
 
 
+def test_a_training_that_is_asked_to_leave_while_its_ranks_start_leaves_after_its_first_step(
+    told: Story, root: Path
+):
+    with told.started("train", root, *SHORT, "training.steps=100000", "--local") as process:
+        story.wait_until(process, lambda: any(root.glob("training/*/job.json")))
+        process.send_signal(signal.SIGINT)
+        assert story.interrupted(process)
+    assert len(story.losses(root)) == 1
+
+
 def test_other_machines_go_on_with_a_training_and_a_fork_of_it_has_a_course_of_its_own(
     told: Story, straight, root: Path
 ):

@@ -1,7 +1,8 @@
 """How a rank is asked to save and leave, and the status it leaves with.
 
 Two ways to ask, for who asks may be near or far: SIGTERM to any rank, or a file in the run's
-folder, which rank 0 sees between two steps. Whoever starts ranks clears the file first.
+folder, which rank 0 sees between two steps. Whoever starts ranks clears the file before the first
+of them: what is asked while they start, or start again, is heard.
 """
 
 import signal
@@ -17,6 +18,10 @@ SAVED = 75
 
 AGAIN = 76
 """Begin again at once: what the rank wrote down (`fit.py`) lets it come further."""
+
+LAUNCHED = "WEBTEXT_LAUNCHED"
+"""Set in the environment of ranks that `webtext train` starts: it has cleared what the command
+before left in the folder, and tells each step itself."""
 
 _FILE = "leave"
 

@@ -60,7 +60,7 @@ from training import (
     zero,
 )
 from training.course import NotWhatWasSaved
-from training.leave import AGAIN, SAVED
+from training.leave import AGAIN, LAUNCHED, SAVED
 from training.model import build
 from training.run import Run
 from training.staging import stage
@@ -80,8 +80,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The run's folder, which all ranks see: `checkpoint.run_folder` of the two above."""
     manifest: str = ""
     """Hash of the manifest of the tokens, where they have one."""
-    tells: bool = True
-    """Whether rank 0 says each step; not where whoever started it draws a bar."""
 
 
 def run(job: Job, progress: loop.Progress | None = None) -> bool:
@@ -120,10 +118,11 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Job)
-        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        launched = LAUNCHED in os.environ
+        if not launched and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             refusal.clear(Path(job.folder))
             leave.clear(Path(job.folder))
-        if run(job, _tell(job.training) if job.tells else None):
+        if run(job, None if launched else _tell(job.training)):
             return 0
         refused = refusal.read(Path(job.folder))
         return _status_of_leaving() if refused is None else 2 if refused.input else 1
@@ -198,6 +197,10 @@ def _join_ranks(config: TrainingConfig) -> torch.device:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        # Else what is compiled adds up in the order that was quickest when it was tried out.
+        import torch._inductor.config as compiler
+
+        compiler.deterministic = True
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         timeout = timedelta(seconds=config.collective_timeout_s())
@@ -217,7 +220,8 @@ def _compiler() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        found_by = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if not found_by or fit.is_full(error):
             raise
         told = [line for line in str(error).splitlines() if not line.startswith("backend=")]
         why = next(filter(None, told), type(error).__name__)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -106,6 +107,25 @@ def test_asked_to_leave_ranks_save_and_the_same_goes_on_bit_for_bit(
     expected = metrics.read(folder.with_name("whole"))
     assert runs.course(metrics.read(folder)) == runs.course(expected)
     assert runs.apart(expected, plain(stage, folder)) < 1e-4
+
+
+def told_before(words: list[str], launched: bool) -> tuple[int, str]:
+    """On a rank: begin in a folder where something already asks to leave."""
+    if launched:
+        os.environ[leave.LAUNCHED] = "1"
+    return main(words)
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_what_asked_to_leave_before_a_rank_began_is_heard_where_its_launcher_has_cleared(
+    config: TrainingConfig, folder: Path, launched: bool
+) -> None:
+    """Else it is the word of a command before this one."""
+    leave.ask(folder)
+    status, said = runs.ranks(1, told_before, [written(config, folder)], launched)
+    steps = len(metrics.read(folder))
+    assert (status, steps) == ((SAVED, 1) if launched else (0, 20)), said
+    assert ("step 20 of 20" in said) != launched  # our launcher draws a bar
 
 
 def test_alone_and_with_torchs_launcher_it_trains_and_tells(
@@ -292,11 +312,19 @@ def test_a_lost_loss_is_a_failure_that_is_written_down(
     assert told is not None and told.says.startswith("step 1: loss nan") and not told.input
 
 
+ONE_CONFINED = """
+import os, sys
+from tests.training.test_rank import confine
+from training import rank
+if os.environ["RANK"] == "1":
+    confine(900 << 20)
+rank._end(rank.main(sys.argv[1:]))
+"""
 LARGE = ModelConfig(layers=4, heads=2, width=64, context=128, vocabulary=61)
 
 
-def confined(words: list[str], room: int) -> tuple[int, str]:
-    """On a rank: train with so many bytes more than it has when it begins to."""
+def confine(room: int) -> None:
+    """On a rank: have so many bytes more than it has when it begins to train."""
     import resource
 
     train = loop.train
@@ -307,6 +335,11 @@ def confined(words: list[str], room: int) -> tuple[int, str]:
         return train(*arguments)
 
     loop.train = limited
+
+
+def confined(words: list[str], room: int) -> tuple[int, str]:
+    """On a rank: train so."""
+    confine(room)
     return main(words)
 
 
@@ -334,6 +367,35 @@ def test_a_micro_batch_that_does_not_fit_into_the_memory_is_halved(
     recorded = msgspec.json.decode((folder / "deepspeed.json").read_bytes())
     assert recorded["train_micro_batch_size_per_gpu"] == 128
     assert recorded["gradient_accumulation_steps"] == 2
+    expected = runs.train(runs.plain(there, folder.with_name("plain")))
+    assert runs.apart(metrics.read(folder), expected) < 1e-5
+
+
+def test_an_error_of_a_rank_goes_to_other_processes_as_it_is() -> None:
+    found = pickle.loads(pickle.dumps(loop.OutOfMemory(8, 3)))
+    assert (found.micro, str(found)) == (8, str(loop.OutOfMemory(8, 3)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are kept on Linux alone")
+def test_two_ranks_of_which_one_has_too_little_memory_both_begin_again(
+    config: TrainingConfig, folder: Path
+) -> None:
+    """The other waits for it within a collective, from which its end takes it."""
+    np.tile(np.arange(60, dtype="<u2"), 600).tofile(folder.parent / "tokens" / "00003.train.bin")
+    there = roomy(config, batch_tokens=65536, steps=1)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(runs.ROOT)}
+    script = folder.with_name("one_confined.py")
+    script.write_text(ONE_CONFINED)
+    words = ["--standalone", "--nproc-per-node=2", str(script), written(there, folder)]
+    statuses = []
+    while not statuses or statuses[-1] == AGAIN:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.torchrun", *words], env=environment, cwd=runs.ROOT,
+            capture_output=True, text=True, timeout=story.DEADLINE_S, check=False,
+        )  # fmt: skip
+        statuses.append(done.returncode)
+    assert statuses == [AGAIN, 0], done.stderr
+    assert fit.found(folder, there, 2) == 128
     expected = runs.train(runs.plain(there, folder.with_name("plain")))
     assert runs.apart(metrics.read(folder), expected) < 1e-5
 

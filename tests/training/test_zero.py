@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,47 @@ def test_bf16_stays_near_plain_torch_at_every_stage(
     for name, lines in runs.ranks(2, each, configs, root).items():
         assert runs.apart(lines, expected) < 2e-2, name
         assert runs.apart(lines, exact) > 1e-4, name
+
+
+def compiled(configs: Configs, root: Path) -> dict[str, list[Line]]:
+    """On a rank, where nothing can be compiled: as far as the graphs and their gradients."""
+    real = torch.compile
+    torch.compile = partial(real, backend="aot_eager")  # type: ignore[assignment]
+    block = torch.nn.Module.compile
+    torch.nn.Module.compile = partialmethod(block, backend="aot_eager")  # type: ignore[assignment]
+    return each(configs, root)
+
+
+def test_compiled_blocks_in_bf16_give_the_losses_of_plain_torch_at_every_stage_they_may_have(
+    config: TrainingConfig, tokens_folder: Path
+) -> None:
+    """What the recipes of the published sizes ask for."""
+    there = changed(config, precision="bf16", stop_after=8)
+    fused = changed(there, compile=True)
+    root = tokens_folder.parent
+    expected = runs.train(runs.plain(there, root / "plain"))
+    configs = {f"{n}": changed(fused, zero_stage=n) for n in (0, 1, 2)}
+    configs["recompute"] = changed(fused, recompute=True)
+    configs["offload"] = changed(fused, offload_optimizer=True)
+    for name, lines in runs.ranks(2, compiled, configs, root).items():
+        assert runs.apart(lines, expected) < 2e-2, name
+
+
+def settled(config: TrainingConfig, root: Path) -> list[list[Line]]:
+    """On a rank: the same, twice, with kernels whose bits are always the same."""
+    from training import rank
+
+    assert rank._join_ranks(config) == runs.CPU
+    assert torch.are_deterministic_algorithms_enabled() and torch._inductor.config.deterministic
+    return [runs.train(runs.zero(config, root / name)) for name in ("one", "two")]
+
+
+def test_a_deterministic_run_is_the_same_twice(config: TrainingConfig, tokens_folder: Path) -> None:
+    root, there = tokens_folder.parent, changed(config, deterministic=True, precision="bf16")
+    one, two = runs.ranks(2, settled, there, root)
+    assert runs.course(one) == runs.course(two)
+    expected = runs.train(runs.plain(changed(config, precision="bf16"), root / "plain"))
+    assert runs.apart(one, expected) < 2e-2
 
 
 @pytest.mark.parametrize("world", [1, 3])
