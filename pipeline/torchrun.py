@@ -31,8 +31,8 @@ def run(
     environment: Mapping[str, str],
     ask: Callable[[], None],
 ) -> int:
-    """Call `python -m module settings` on `ranks` processes that form one torch process group; the
-    status of the first that failed, or 0.
+    """Call `python -m module settings` on `ranks` processes that form one torch process group; 0,
+    or else the highest status above 1 that a rank gave itself, or that of the first that failed.
 
     `environment` is added to ours. They end with this process, however it ends; at Ctrl-C they are
     given the time to: `ask` asks them to, a second one ends them.
@@ -70,8 +70,12 @@ def main(words: Sequence[str]) -> int:
     except SignalException:
         return ENDED
     except ChildFailedError as failed:
-        _, failure = failed.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        # Seconds say which was the first, and one that leaves takes others with it, which then fail
+        # with 1: a status of its own says more.
+        _, first = failed.get_first_failure()
+        code = max(each.exitcode for each in failed.failures.values())
+        code = code if code > 1 else first.exitcode
+        return code if code > 0 else 128 - code
     return 0
 
 

@@ -17,6 +17,10 @@ from pathlib import Path
 from pipeline import torchrun
 print("status", torchrun.run("a_rank", Path("settings"), 2, {}, ask=print))
 """
+LEAVES = """
+import os, sys
+sys.exit(77 if os.environ["RANK"] == "1" else 1)
+"""
 RANK = """
 import os, sys
 os.write(1, " ".join([os.environ["RANK"], *sys.argv[1:]]).encode() + b"\\n")  # whole, or they mix
@@ -36,3 +40,14 @@ def test_ranks_are_started_and_the_status_is_that_of_the_failed(tmp_path: Path, 
     assert "1 settings" in said and (fails or "0 settings" in said)
     # torch warns where no name server answers; its ranks know each other by address.
     assert [line for line in done.stderr.splitlines() if "[c10d]" not in line] == []
+
+
+def test_a_rank_that_left_with_a_status_of_its_own_says_more_than_one_it_took_with_it(
+    tmp_path: Path,
+):
+    (tmp_path / "a_rank.py").write_text(LEAVES)
+    done = subprocess.run(
+        [sys.executable, "-c", GANG], capture_output=True, text=True, cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": "/usr/bin:/bin"}, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "status 77"
