@@ -7,8 +7,9 @@ whole loop with its duties (data, metrics, guard, a last checkpoint). Exits with
 missed, unless it is to `--tell` alone.
 
 Where there is one (`--dry`: the same on a CPU, tiny): GPT-2 in four sizes by our loop, by
-transformers' model under the same DeepSpeed settings, and by nanoGPT's way; within nine minutes.
-[--only WHO] measures one of them, [--stage N] sets ZeRO's stage, [--json FILE] keeps all numbers.
+transformers' model under the same DeepSpeed settings, and by nanoGPT's way; within nine minutes
+[--seconds S], which need not suffice for all, so [--only WHO] measures one of them. [--stage N]
+sets ZeRO's stage, [--json FILE] keeps all numbers.
 [--minutes M --tokens FOLDER [--steps N]] trains 124 M parameters so long by ours and by nanoGPT's
 way, and tells the validation losses; random tokens without the folder.
 
@@ -79,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tell", action="store_true", help="0 though a goal be missed")
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("--only", metavar="WHO")
+    parser.add_argument("--seconds", type=float, default=530.0)
     parser.add_argument("--stage", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--minutes", type=float)
