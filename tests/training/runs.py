@@ -34,6 +34,10 @@ DEADLINE_S = 300
 
 BAD = 61
 
+_LINEAR = torch.nn.functional.linear
+"""ZeRO 3 replaces it for as long as the process lives. A rank has one engine; here it has several,
+and of those behind a ZeRO 3 the gradients would be ready, and added up, in another order."""
+
 TIMED = {"tokens_per_s", "seconds", "mfu", "memory_bytes", "data_wait_s", "checkpoint_stall_s"}
 """What of a line may differ between two runs that are the same."""
 
@@ -67,6 +71,7 @@ def zero(config: TrainingConfig, folder: Path, model: GPT2 | None = None, **more
 
     more = {"agreed": lambda make: rank._from_first(make, CPU)} | more
     micro = config.micro_windows(dist.get_world_size())
+    torch.nn.functional.linear = _LINEAR
     engine = ZeroEngine(config, model or build(config.sizes(), config.seed), CPU, micro)
     return opened(engine, config, folder, micro, **more)
 
