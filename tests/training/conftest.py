@@ -46,6 +46,12 @@ def tokens_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def folder(tokens_folder: Path) -> Path:
+    """A run's, beside the tokens."""
+    return tokens_folder.parent / "run"
+
+
+@pytest.fixture
 def config() -> TrainingConfig:
     """Eight windows a step, four forward passes of two."""
     return TrainingConfig(

@@ -42,6 +42,11 @@ TIMED = {"tokens_per_s", "seconds", "mfu", "memory_bytes", "data_wait_s", "check
 """What of a line may differ between two runs that are the same."""
 
 
+def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
+    """These settings, but for some."""
+    return msgspec.structs.replace(config, **change)
+
+
 def opened(engine: Engine, config: TrainingConfig, folder: Path, micro: int, **more: Any) -> Run:
     """A run whose tokens lie in `tokens` beside its folder."""
     shards = folder.parent / "tokens"
@@ -80,6 +85,11 @@ def train(run: Run) -> list[Line]:
     """Train; all lines of the run."""
     loop.train(run)
     return metrics.read(run.folder)
+
+
+def go(config: TrainingConfig, folder: Path, **more: Any) -> list[Line]:
+    """Train with the plain engine; all lines of the run."""
+    return train(plain(config, folder, **more))
 
 
 def course(lines: list[Line]) -> list[Line]:

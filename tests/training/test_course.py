@@ -12,25 +12,12 @@ import torch
 from torch import distributed as dist
 
 from tests.training import runs
+from tests.training.runs import changed, go
 from training import checkpoint, course, files, loader, loop, metrics, parts
 from training.config import BadInput, GuardConfig, ModelConfig, TrainingConfig
 from training.course import Course, NotWhatWasSaved
 from training.loop import Line
 from training.model import build
-
-
-def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
-    return msgspec.structs.replace(config, **change)
-
-
-@pytest.fixture
-def folder(tokens_folder: Path) -> Path:
-    """A run's, beside the tokens."""
-    return tokens_folder.parent / "run"
-
-
-def go(config: TrainingConfig, folder: Path, **more: Any) -> list[Line]:
-    return runs.train(runs.plain(config, folder, **more))
 
 
 def steps(folder: Path) -> list[int]:

@@ -4,33 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 
 from tests.training import runs
+from tests.training.runs import changed, go
 from training import checkpoint, loop, metrics
 from training.config import BadInput, GuardConfig, TrainingConfig
 from training.course import NoNumber
 from training.loop import Line
 from training.model import build
 from training.schedule import learning_rate
-
-
-def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
-    return msgspec.structs.replace(config, **change)
-
-
-@pytest.fixture
-def folder(tokens_folder: Path) -> Path:
-    """A run's, beside the tokens."""
-    return tokens_folder.parent / "run"
-
-
-def go(config: TrainingConfig, folder: Path, **more: Any) -> list[Line]:
-    return runs.train(runs.plain(config, folder, **more))
-
 
 FIELDS = {
     "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "seconds", "mfu", "memory_bytes",

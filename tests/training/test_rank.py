@@ -20,6 +20,7 @@ from torch import distributed as dist
 
 from tests import story
 from tests.training import runs
+from tests.training.runs import changed
 from training import checkpoint, fit, leave, loop, metrics, parts, rank, refusal
 from training.config import BadInput, ModelConfig, TrainingConfig
 from training.leave import AGAIN, SAVED
@@ -29,16 +30,6 @@ from training.rank import Job
 pytestmark = pytest.mark.slow
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-
-
-def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
-    return msgspec.structs.replace(config, **change)
-
-
-@pytest.fixture
-def folder(tokens_folder: Path) -> Path:
-    """A run's, beside the tokens."""
-    return tokens_folder.parent / "run"
 
 
 def job(config: TrainingConfig, folder: Path) -> Job:

@@ -6,12 +6,12 @@ from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 from torch import distributed as dist
 
 from tests.training import runs
+from tests.training.runs import changed
 from training import checkpoint, course, loop, parts
 from training.config import GuardConfig, ModelConfig, TrainingConfig
 from training.loop import Line
@@ -21,10 +21,6 @@ pytestmark = pytest.mark.slow
 STAGES = (0, 1, 2, 3)
 WORLDS = (1, 2, 3)
 Configs = dict[str, TrainingConfig]
-
-
-def changed(config: TrainingConfig, **change: Any) -> TrainingConfig:
-    return msgspec.structs.replace(config, **change)
 
 
 def each(configs: Configs, root: Path) -> dict[str, list[Line]]:
