@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -155,15 +155,20 @@ def training(folder: Path, steps: int, *, told: bool) -> Iterator[None]:
     with _bars(remaining=False) as bars:
         bar = bars.add_task("training", total=steps, amount="")
 
+        def look() -> None:
+            # What is just written anew may be half there, a network's disk may not answer: it is
+            # but looked at, and the next look will see.
+            with suppress(OSError, ValueError):
+                _show(bars, bar, folder)
+                warnings.look()
+
         def follow() -> None:
             told = time.monotonic()
             while not ended.wait(LOOK_S):
-                _show(bars, bar, folder)
-                warnings.look()
+                look()
                 if not bars.console.is_terminal and time.monotonic() - told >= LINE_S:
                     told = time.monotonic()
-                    for standing in filter(None, [trained.standing(folder, time.time())]):
-                        click.echo(trainings.line(standing), err=True)
+                    _say(folder)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -172,8 +177,14 @@ def training(folder: Path, steps: int, *, told: bool) -> Iterator[None]:
         finally:
             ended.set()
             thread.join()
-            _show(bars, bar, folder)
-            warnings.look()
+            look()
+
+
+def _say(folder: Path) -> None:
+    with suppress(OSError, ValueError):
+        found = trained.standing(folder, time.time())
+        if found is not None:
+            click.echo(trainings.line(found), err=True)
 
 
 class _Warnings:

@@ -74,7 +74,7 @@ def take_up(run: Run, found: Checkpoint | None) -> Course:
     """The course that `found` holds, or a new one; the engine is then there too. Every rank calls
     it. NotWhatWasSaved where the weights that were read foretell otherwise than those saved."""
     config, engine = run.config, run.engine
-    skipped = read_skipped(run.folder)
+    skipped = run.agreed(lambda: read_skipped(run.folder))
     if found is None:
         return Course(skipped=skipped)
     marker = found.marker

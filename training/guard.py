@@ -19,7 +19,8 @@ class Spikes:
     """Looks at the lines of a run, one after the other."""
 
     def __init__(self, config: GuardConfig, before: Iterable[Mapping[str, Any]]) -> None:
-        """`before`: the metrics of the steps that were done already, oldest first."""
+        """`before`: the metrics of the steps that were done already, oldest first; of those that
+        count, `config.window` at least, where there were so many."""
         self._config = config
         self._seen = {name: deque[float](maxlen=config.window) for name in _WATCHED}
         for line in before:
@@ -32,7 +33,7 @@ class Spikes:
         high is a spike, as falling is what a loss is for. A step that was not applied is none, as
         it changed nothing.
         """
-        if not _applied(line):
+        if not counts(line):
             return {}
         found = {name: z for name in _WATCHED if (z := self._z(name, line[name])) is not None}
         self._add(line)
@@ -47,11 +48,11 @@ class Spikes:
         return z if z > self._config.z_score else None
 
     def _add(self, line: Mapping[str, Any]) -> None:
-        if _applied(line):
+        if counts(line):
             for name in _WATCHED:
                 self._seen[name].append(line[name])
 
 
-def _applied(line: Mapping[str, Any]) -> bool:
-    """Whether a step has a norm: one whose gradient was not finite has none."""
+def counts(line: Mapping[str, Any]) -> bool:
+    """Whether others are measured by this step: one whose gradient was not finite has no norm."""
     return bool(line.get("applied", True))

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from training import batches, fit, flops, loader, metrics, parts, spikes, watchdog
+from training import batches, fit, flops, guard, loader, metrics, parts, spikes, watchdog
 from training.board import Board
+from training.config import TrainingConfig
 from training.course import Course, newest, save, take_up, write_skipped
 from training.engine import Batch, Step
-from training.guard import Spikes
 from training.run import Run
 from training.saver import Saver
 from training.schedule import learning_rate
@@ -58,7 +58,7 @@ class _Tools:
     alive: Callable[[], None]
     lines: metrics.Writer | None
     board: Board | None
-    guard: Spikes
+    measure: guard.Spikes
     in_a_row: int = 0
     """Steps not applied, one after the other, up to now."""
     stalled_s: float = 0.0
@@ -124,7 +124,7 @@ def _go_on(
     while course.step < last:
         number = batches.batch_number(course.step, course.skipped)
         line = _step(run, course, tools)
-        found = tools.guard.look(line)
+        found = tools.measure.look(line)
         if tools.lines is not None:
             tools.lines.write(line)
             if tools.board is not None:
@@ -136,7 +136,7 @@ def _go_on(
         if found and run.config.guard.rollback and (before := _rolled_back(run, tools, number)):
             return before, False
         left = run.engine.any(run.asked())
-        if left or course.step == last or _due(course.step, run.config.checkpoint_every):
+        if left or course.step == last or _saves(run.config, course.step):
             _save(run, course, tools)
         if left:
             return course, course.step < last
@@ -168,14 +168,14 @@ def _step(run: Run, course: Course, tools: _Tools) -> Line:
 
 
 def _rolled_back(run: Run, tools: _Tools, number: int) -> Course | None:
-    """The course of the newest checkpoint, but without batch `number`; None where there is no
-    checkpoint yet."""
+    """The course of the newest checkpoint, but without batch `number`; None where there is none
+    any more."""
     tools.saver.wait()
     run.engine.barrier()  # it may be rank 0's only now
     found = newest(run)
     if found is None:
         if run.engine.rank == 0:
-            _log.warning("there is no checkpoint yet to go back to: going on")
+            _log.warning("there is no checkpoint to go back to: going on")
         return None
     with _memory(run):
         before = take_up(run, found)
@@ -206,8 +206,8 @@ def _save(run: Run, course: Course, tools: _Tools) -> None:
 def _tools(run: Run, course: Course) -> Iterator[_Tools]:
     engine, config = run.engine, run.config
     run.folder.mkdir(parents=True, exist_ok=True)
-    before = metrics.tail(run.folder, config.guard.window, until=course.step)
-    engine.barrier()  # rank 0 writes the lines anew, when all have read them
+    window = config.guard.window
+    before = run.agreed(lambda: metrics.tail(run.folder, window, course.step, guard.counts))
     with ExitStack() as stack:
         hold, first = stack.enter_context, engine.rank == 0
         # First, so that it watches over how all others end.
@@ -219,7 +219,7 @@ def _tools(run: Run, course: Course) -> Iterator[_Tools]:
             buffers=parts.Buffers(engine.rank, engine.world),
             lines=hold(metrics.Writer(run.folder, course.step)) if first else None,
             board=hold(Board(run.folder, course.step)) if first and config.tensorboard else None,
-            guard=Spikes(config.guard, before),
+            measure=guard.Spikes(config.guard, before),
         )
 
 
@@ -268,6 +268,13 @@ def _memory_bytes() -> int:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _saves(config: TrainingConfig, step: int) -> bool:
+    """Whether there is a checkpoint of this step in any case. No spike is seen before the window is
+    full: with one of its last step there always is one to go back to, in every course the same."""
+    first = config.guard.rollback and step == config.guard.window
+    return first or _due(step, config.checkpoint_every)
 
 
 def _due(step: int, every: int) -> bool:

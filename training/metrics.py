@@ -11,7 +11,7 @@ where the step looked at the validation split.
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,12 +80,17 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
     return [_decoded(line, f"{file}: line {number}") for number, line in enumerate(lines, 1)]
 
 
-def tail(folder: Path, count: int, until: float = math.inf) -> list[dict[str, Any]]:
-    """The last lines of a run up to step `until`, `count` at most; as `read`, but without reading
-    those before them."""
+def tail(
+    folder: Path,
+    count: int,
+    until: float = math.inf,
+    wanted: Callable[[dict[str, Any]], bool] = lambda line: True,
+) -> list[dict[str, Any]]:
+    """The last lines of a run up to step `until` that are `wanted`, `count` at most; as `read`, but
+    without reading those before them."""
     found: list[dict[str, Any]] = []
     for _, line in _backwards(path(folder)):
-        if line["step"] <= until:
+        if line["step"] <= until and wanted(line):
             found.append(line)
         if len(found) == count:
             break
@@ -108,6 +113,8 @@ def _backwards(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             end, begin = begin, max(0, begin - _BLOCK_BYTES)
             lines.seek(begin)
             kept = lines.read(end - begin) + kept
+            if not kept:  # it was cut meanwhile, by whoever goes on from an earlier step
+                return
             # The first piece may be the end of a line that begins in the block before.
             head, *whole = kept.splitlines(keepends=True)
             place = begin + len(kept)

@@ -64,6 +64,32 @@ def test_a_terminal_shows_how_far_the_training_is_and_its_loss(tmp_path: Path) -
     assert "a spike" in said and "half of" not in said
 
 
+STALE = """
+import errno, sys
+from pathlib import Path
+from pipeline import progress
+from training import metrics, status
+folder, seen, look = Path(sys.argv[1]), [], status.standing
+def stale(folder, now):
+    seen.append(now)
+    if len(seen) in (2, 3, 4):
+        raise OSError(errno.ESTALE, "Stale file handle")
+    return look(folder, now)
+status.standing, progress.LOOK_S, progress.LINE_S = stale, 0.01, 0.0
+with progress.training(folder, 20, told=True), metrics.Writer(folder, 0) as lines:
+    lines.write({"step": 7, "loss": 2.0, "seconds": 2.0, "tokens_per_s": 1e3})
+    while len(seen) < 9: pass
+"""
+
+
+def test_a_disk_that_does_not_answer_once_ends_no_bar(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STALE, str(tmp_path)], capture_output=True, text=True, cwd=ROOT,
+        check=True,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr and "step 7 of" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("more", [{}, {"FORCE_COLOR": "1"}])
 def test_a_file_gets_a_line_a_dataset_and_no_bar(more: dict[str, str]) -> None:
     done = subprocess.run(

@@ -525,12 +525,50 @@ def test_a_crash_just_after_the_rollback_does_not_meet_the_batch_again(
     assert len(told(folder)) == 1
 
 
-def test_without_a_checkpoint_a_spike_is_told_and_the_run_goes_on(
-    config: TrainingConfig, folder: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("stop", [9, 11, 13, 15])
+def test_a_spike_is_taken_back_though_no_checkpoint_was_due_and_wherever_the_run_was_stopped(
+    config: TrainingConfig, folder: Path, stop: int
 ) -> None:
     late = changed(spiking(config, folder, 13), checkpoint_every=20)
-    lines = go(late, folder)
-    assert "there is no checkpoint yet" in caplog.text
+    whole = runs.course(go(late, folder.with_name("whole")))
+    assert course.read_skipped(folder.with_name("whole")) == {13}
+    go(changed(late, stop_after=stop), folder)
+    assert runs.course(go(late, folder)) == whole
+
+
+@pytest.mark.parametrize("stop", [9, 12, 13])
+def test_a_step_that_was_not_applied_is_passed_over_by_the_measure_of_a_resumed_run_too(
+    config: TrainingConfig, folder: Path, stop: int
+) -> None:
+    """A window before the stop there is then one more step to look at."""
+    there = spiking(config, folder, 13)
+    spoils = runs.BAD + 1
+    there = changed(there, model=msgspec.structs.replace(there.sizes(), vocabulary=spoils + 1))
+    runs.put(there, folder.parent / "tokens", 8, [spoils])
+
+    def trained(config: TrainingConfig, folder: Path) -> list[Line]:
+        return runs.course(go(config, folder, model=runs.unsound(config, spoils)))
+
+    whole = trained(there, folder.with_name("whole"))
+    assert whole[-1]["steps_not_applied"] == 1
+    assert course.read_skipped(folder.with_name("whole")) == {13}
+    trained(changed(there, stop_after=stop), folder)
+    assert trained(there, folder) == whole
+
+
+def test_a_spike_whose_checkpoint_someone_took_away_is_told_and_the_run_goes_on(
+    config: TrainingConfig, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = spiking(config, folder, 13)
+
+    def take_away(line: Line) -> None:
+        if line["step"] == 13:
+            for path in folder.glob("step-*"):
+                path.rename(folder / f"away-{path.name}")
+
+    loop.train(runs.plain(there, folder), take_away)
+    lines = metrics.read(folder)
+    assert "there is no checkpoint to go back to" in caplog.text
     assert lines[13]["loss"] > lines[12]["loss"] + 0.1
     assert [spike["batch"] for spike in told(folder)] == [13]
     assert not (folder / "skipped.json").exists()

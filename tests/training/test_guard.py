@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from training import metrics
 from training.config import GuardConfig
-from training.guard import Spikes
+from training.guard import Spikes, counts
 
 NAMES = ("loss", "grad_norm")
 Line = dict[str, Any]
@@ -72,7 +72,7 @@ def test_a_resumed_run_finds_what_an_undisturbed_one_does(
     folder = tmp_path_factory.mktemp("run")
     found: list[dict[str, float]] = []
     while len(found) < len(run):
-        guard = Spikes(config, metrics.read(folder))
+        guard = Spikes(config, metrics.tail(folder, config.window, len(found), counts))
         stop = data.draw(st.integers(len(found) + 1, len(run)))
         with metrics.Writer(folder, len(found)) as writer:
             for here in run[len(found) : stop]:

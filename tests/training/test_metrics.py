@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 import resource
 import signal
@@ -160,3 +161,18 @@ def test_lines_that_do_not_reach_the_disk_are_an_error(
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match=r"Input/output error: '.*metrics\.jsonl'"):
             lines.sync()
+
+
+def test_a_file_that_is_cut_while_it_is_looked_at_has_no_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes back to an earlier step cuts it; whoever looks on is told its old length."""
+
+    class Cut(io.BytesIO):
+        def seek(self, place: int, whence: int = 0) -> int:
+            return 300 if whence == os.SEEK_END else super().seek(place, whence)
+
+    with metrics.Writer(tmp_path, 0) as lines:
+        lines.write(line(1))
+    monkeypatch.setattr(Path, "open", lambda *_: Cut())
+    assert metrics.tail(tmp_path, 5) == []
