@@ -6,12 +6,11 @@ documents, each with its url, document_id and windows.
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from training import batches, provenance
+from training import batches, files, provenance
 from training.config import BadInput
 from training.run import Run
 
@@ -28,7 +27,9 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
     """Write down the spike of batch `number`, whose step had the metrics `line`; once, though a
     crash may make the same step come again."""
     path = run.folder / _NAME
-    if number in _told(path):
+    whole, end, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
+    before = whole + end
+    if number in (msgspec.json.decode(each, type=_Line).batch for each in before.splitlines()):
         return
     windows = batches.step_windows(
         run.config.seed, number, run.config.batch_windows(), run.train.windows(run.context)
@@ -47,8 +48,8 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
         "z": z,
         "documents": documents,
     }
-    with path.open("ab") as file:
-        file.write(msgspec.json.encode(told) + b"\n")
+    # Whole: a line may be long, and the disk full or the machine gone in its middle.
+    files.write(path, before + msgspec.json.encode(told) + b"\n")
     _log.warning(
         "step %d: %s; its %d windows are of %d documents (%s): %s ...",
         line["step"],
@@ -58,10 +59,3 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
         path,
         " ".join(document.url for document in documents[:_SHOWN]),
     )
-
-
-def _told(path: Path) -> set[int]:
-    if not path.exists():
-        return set()
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return {msgspec.json.decode(line, type=_Line).batch for line in whole.splitlines()}

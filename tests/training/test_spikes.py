@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import resource
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -184,3 +186,21 @@ def test_a_disk_that_does_not_take_it_is_an_error(run: Run) -> None:
     (run.folder / "spikes.jsonl").mkdir()
     with pytest.raises(OSError, match=r"spikes\.jsonl"):
         spikes.tell(run, 2, LINE, Z)
+
+
+def test_a_spike_for_whose_line_there_is_no_room_leaves_those_before_it(run: Run) -> None:
+    spikes.tell(run, 3, LINE, Z)
+    before = (run.folder / "spikes.jsonl").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 30, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            spikes.tell(run, 4, LINE, Z)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, heard)
+    assert (run.folder / "spikes.jsonl").read_bytes() == before
+    spikes.tell(run, 4, LINE, Z)
+    lines = (run.folder / "spikes.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["batch"] for line in lines] == [3, 4]
