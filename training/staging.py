@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -20,6 +21,11 @@ from training import files
 from training.config import BadInput
 
 _MANIFEST = "manifest.json"
+_WRONG = (
+    ValueError, TypeError, NotImplementedError, PermissionError, NotADirectoryError, BadZipFile,
+)  # fmt: skip
+"""What drivers raise of a URI that will never do. Of a store that is down each has an error of its
+own, many of no common kind."""
 _AT_ONCE = 8
 """Files on their way together, of a store whose driver can; each costs a buffer of some MB."""
 
@@ -76,7 +82,7 @@ def _listed(system: Any, inner: str) -> dict[str, int]:
     found |= dict(zip(unsaid, system.sizes(unsaid) if unsaid else [], strict=True))
     for name, size in found.items():
         if size is None:
-            raise OSError(f"the store does not say how long {_last(name)} is")
+            raise BadInput(f"{name}: the store does not say how long it is")
     return found
 
 
@@ -133,15 +139,20 @@ def _copy(system: Any, sizes: Mapping[str, int], copy: Path) -> None:
 
 @contextmanager
 def _told(uri: str, what: str) -> Iterator[None]:
-    """Of whatever a driver raises, one line."""
+    """Of whatever a driver raises, one line: BadInput where it says that the URI is wrong, OSError
+    where the store may answer the next time."""
     try:
         yield
+    except BadInput:
+        raise
     except ImportError as error:
         raise BadInput(f"{uri}: {_said(error)} (pip install it)") from error
     except FileNotFoundError as error:
         raise BadInput(f"{uri}: there is no such folder") from error
-    except Exception as error:
+    except _WRONG as error:
         raise BadInput(f"{uri}: cannot be {what}: {_said(error)}") from error
+    except Exception as error:
+        raise OSError(f"{uri}: cannot be {what}: {_said(error)}") from error
 
 
 @contextmanager

@@ -168,6 +168,32 @@ def test_a_full_disk_is_no_fault_of_the_input(tmp_path: Path) -> None:
     assert len(contents(copy)) == len(FILES) + 1
 
 
+class Down(Exception):
+    """What a driver may raise, of no common kind."""
+
+
+DOWN = [Down("503 SlowDown"), ConnectionResetError("by peer"), OSError(errno.EIO, "Input/output")]
+
+
+@pytest.mark.parametrize("error", DOWN)
+def test_a_store_that_is_down_is_no_wrong_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The next start may find it up, and what was copied is there still."""
+    uri = remote(str(tmp_path), FILES)
+    copy = staging.stage(uri, tmp_path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", fail)
+    with pytest.raises(OSError, match="cannot be listed: ") as raised:
+        staging.stage(uri, tmp_path)
+    assert str(raised.value).startswith(f"{uri}: ") and "\n" not in str(raised.value)
+    monkeypatch.undo()
+    assert len(contents(copy)) == len(FILES) == len(contents(staging.stage(uri, tmp_path)))
+
+
 def test_what_is_not_on_the_disk_is_not_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
