@@ -8,8 +8,10 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training import batches, checkpoint, parts, tokens
+from training.checkpoint import Checkpoint
 from training.config import BadInput, TrainingConfig
 from training.model import GPT2, empty, load_weights
 
@@ -54,15 +56,27 @@ def open_model(folder: str, config: TrainingConfig) -> tuple[GPT2, int]:
 
     BadInput where there is no checkpoint or it is of another size than `config` says.
     """
-    found = checkpoint.newest(folder)
-    if found is None:
-        raise BadInput(f"{folder}: no whole checkpoint there; train first")
+    found, weights = _newest(folder)
     if found.marker.sizes != config.sizes():
         raise BadInput(f"training.model: {found.folder} holds a model of other sizes")
     model = empty(config.sizes())
-    load_weights(model, parts.weights(found.folder))
+    load_weights(model, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), found.marker.step
+
+
+def _newest(folder: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """With its weights. A training that goes on may delete it between a look and the reading: then
+    there is a newer one."""
+    while True:
+        found = checkpoint.newest(folder)
+        if found is None:
+            raise BadInput(f"{folder}: no whole checkpoint there; train first")
+        try:
+            return found, parts.weights(found.folder)
+        except FileNotFoundError:
+            if (found.folder / checkpoint.COMPLETE).exists():
+                raise
 
 
 def _summed_loss(model: GPT2, ids: NDArray[np.int64]) -> float:

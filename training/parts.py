@@ -82,7 +82,7 @@ def opened(folder: Path) -> Iterator[Read]:
     """Read a whole checkpoint's tensors by name while the block runs."""
     with ExitStack() as stack:
         where: dict[str, Any] = {}
-        for place in sorted(folder.glob("part-*.safetensors")):
+        for place in _places(folder):
             part = stack.enter_context(safe_open(place, framework="pt"))
             where |= dict.fromkeys(part.keys(), part)
 
@@ -93,11 +93,19 @@ def opened(folder: Path) -> Iterator[Read]:
         yield read
 
 
+def _places(folder: Path) -> list[Path]:
+    """The files of a checkpoint's parts; FileNotFoundError where it is gone, or just goes."""
+    found = sorted(each for each in folder.iterdir() if each.suffix == ".safetensors")
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "no part of a checkpoint is there", str(folder))
+    return found
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     """A checkpoint's weights by the model's names."""
     with ExitStack() as stack:
         found: dict[str, Tensor] = {}
-        for place in sorted(folder.glob("part-*.safetensors")):
+        for place in _places(folder):
             part = stack.enter_context(safe_open(place, framework="pt"))
             names = [name for name in part.keys() if name.startswith("weights/")]  # noqa: SIM118
             found |= {name.removeprefix("weights/"): part.get_tensor(name) for name in names}

@@ -106,7 +106,7 @@ def run(job: Job, progress: loop.Progress | None = None) -> bool:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _say_full(folder)
+            _say_full(folder, error)
         raise
 
 
@@ -169,7 +169,9 @@ def _open(job: Job, folder: Path, device: torch.device, asked: Callable[[], bool
     train, validation = (tokens.open_split(shards, split) for split in ("train", "validation"))
     # Before a model is made that cannot be trained.
     batches.require_window(train, config.sizes().context, f"tokens in {shards}")
-    micro = config.micro_windows(world, device.type, fit.found(folder, config, world))
+    # Asked of one rank, as all that ranks must agree on: a network disk may show another nothing.
+    fits = _from_first(lambda: fit.found(folder, config, world), device)
+    micro = config.micro_windows(world, device.type, fits)
     model = build(config.sizes(), config.seed)
     return Run(
         config=config,
@@ -302,12 +304,15 @@ def _refuse(folder: Path, error: Exception) -> None:
     refusal.write(folder, found)
 
 
-def _say_full(folder: Path) -> None:
-    """Write down that the disk is full; what is unfinished there goes, to make room for the word.
-    Another rank may do the same."""
-    says = f"{folder}: the disk is full; free some space, then run the same command again"
-    with contextlib.suppress(OSError):
-        checkpoint.give_up(folder)
+def _say_full(folder: Path, error: OSError) -> None:
+    """Write down which disk is full. Where it is the run's, what is unfinished there goes, to make
+    room for the word. Another rank may do the same."""
+    place = Path(error.filename2 or error.filename or folder)
+    if place.is_relative_to(folder):
+        place = folder
+        with contextlib.suppress(OSError):
+            checkpoint.give_up(folder)
+    says = f"{place}: the disk is full; free some space, then run the same command again"
     with contextlib.suppress(OSError):  # then how the ranks ended must tell it
         refusal.write(folder, refusal.Refusal(says=says, input=False))
 

@@ -43,6 +43,33 @@ def sealed(folder: Path, config: TrainingConfig, model: GPT2) -> None:
     checkpoint.seal(unfinished, marker)
 
 
+def test_a_checkpoint_that_its_training_deletes_meanwhile_gives_way_to_a_newer_one(
+    config: TrainingConfig, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, read = checkpoint.newest(run_folder), parts.weights
+    assert newest is not None
+
+    def deleted(folder: Path) -> dict[str, torch.Tensor]:
+        if folder.exists() and folder == newest.folder:
+            folder.rename(run_folder / "step-000030")
+        return read(folder)
+
+    monkeypatch.setattr(parts, "weights", deleted)
+    open_model(str(run_folder), config)
+    assert not newest.folder.exists()
+
+
+def test_a_checkpoint_without_a_part_is_not_looked_for_again(
+    config: TrainingConfig, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = checkpoint.newest(run_folder)
+    assert newest is not None
+    monkeypatch.setattr(checkpoint, "newest", lambda _: newest)
+    parts.path(newest.folder, 0).unlink()
+    with pytest.raises(FileNotFoundError, match="no part of a checkpoint"):
+        open_model(str(run_folder), config)
+
+
 @pytest.mark.parametrize("step", [20, 10])
 def test_the_loss_is_the_one_that_the_run_saw_itself(
     config: TrainingConfig, tokens_folder: Path, run_folder: Path, step: int

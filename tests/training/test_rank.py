@@ -1,5 +1,6 @@
 """Whole ranks, as whoever starts them sees them: a file that says what, an exit status, a word."""
 
+import errno
 import logging
 import os
 import pickle
@@ -477,3 +478,29 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_checkpoint_before(
         assert [each.name for each in (disk / "run").glob("*step*")] == ["step-000010"]
         found = checkpoint.newest(disk / "run")
         assert found is not None and found.marker.step == 10
+
+
+def filled(work: Job, place: str) -> None:
+    """On a rank: another disk than the run's is full."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "s3://b/tokens", None, place)
+
+    rank.stage = full
+    with pytest.raises(OSError, match="No space left"):
+        rank.run(work)
+
+
+def test_another_disk_that_is_full_is_named_and_costs_nothing_of_the_run(
+    config: TrainingConfig, folder: Path
+) -> None:
+    unfinished = checkpoint.begin(folder, 7)
+    runs.ranks(1, filled, job(config, folder), "/scratch/copies")
+    told = refusal.read(folder)
+    assert told is not None and told.says.startswith("/scratch/copies: the disk is full")
+    assert unfinished.exists()
+    refusal.clear(folder)
+    runs.ranks(1, filled, job(config, folder), str(folder / "staging"))
+    told = refusal.read(folder)
+    assert told is not None and told.says.startswith(f"{folder}: the disk is full")
+    assert not unfinished.exists()
