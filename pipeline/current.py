@@ -5,6 +5,7 @@ other datasets. Dumps and archives are not looked at: who trains need not have t
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,16 @@ def _too_early(config: Config, name: str) -> BadInput:
     return BadInput(f"{config.root}: {name} is not made yet; run `webtext rebuild` first")
 
 
+def trained(config: Config) -> Path:
+    """The folder of the training; of tokens elsewhere that have a manifest nothing else is read."""
+    named = config.training.tokens
+    written = staging.manifest(named) if named else None
+    if written is not None:
+        with suppress(ValueError):  # damaged: those who read more of it say so
+            return _training(config, _root_hash(msgspec.json.decode(written, type=Manifest)))
+    return training(config, shards(config))
+
+
 def shards(config: Config) -> Shards:
     """The tokens to train on: those of the run, all of them, or those that `training.tokens`
     names, brought here where they are elsewhere."""
@@ -86,13 +97,20 @@ def shards_of(tokens: Dataset) -> Shards:
 
 def training(config: Config, found: Shards) -> Path:
     """The folder of the training that these settings make of these tokens."""
-    return checkpoint.run_folder(trainings.folder(config.root), config.training, found.manifest)
+    return _training(config, found.manifest)
+
+
+def _training(config: Config, tokens: str) -> Path:
+    return checkpoint.run_folder(trainings.folder(config.root), config.training, tokens)
 
 
 def _written(folder: Path) -> str:
     """Names the content of a folder of tokens by what its manifest says is there."""
-    files = read_as(folder / "manifest.json", Manifest).files
-    return manifest.root_hash({file.name: file.digest for file in files})
+    return _root_hash(read_as(folder / "manifest.json", Manifest))
+
+
+def _root_hash(found: Manifest) -> str:
+    return manifest.root_hash({file.name: file.digest for file in found.files})
 
 
 def _differences(config: Config, name: str, found: Mapping[str, Dataset]) -> Iterator[str]:

@@ -73,8 +73,7 @@ def generate(config: Config, prompt: str, seed: int) -> str:
     """The prompt and what the newest checkpoint writes after it."""
     from training.generate import generate as sample
 
-    folder = current.training(config, current.shards(config))
-    return sample(str(folder), prompt, config.training, seed)
+    return sample(str(current.trained(config)), prompt, config.training, seed)
 
 
 def export(config: Config, folder: Path) -> str:
@@ -84,7 +83,7 @@ def export(config: Config, folder: Path) -> str:
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder}: is there already, and not an empty folder; name another")
-    model, step = open_model(str(current.training(config, current.shards(config))), config.training)
+    model, step = open_model(str(current.trained(config)), config.training)
     huggingface.save(model.cpu(), folder)
     return f"{folder}: the weights after step {step}, for transformers or anything that reads it"
 

@@ -70,14 +70,20 @@ def path(folder: Path) -> Path:
 
 
 def read(folder: Path | str) -> list[dict[str, Any]]:
+    """All of a run's `lines`, which may be a million."""
+    return list(lines(Path(folder)))
+
+
+def lines(folder: Path) -> Iterator[dict[str, Any]]:
     """A run's lines; none where it has not begun. A last line cut short by a crash is left out.
     BadInput where another is damaged."""
-    file = path(Path(folder))
+    file = path(folder)
     if not file.exists():
-        return []
-    whole, _, _ = file.read_bytes().rpartition(b"\n")
-    lines = whole.splitlines()
-    return [_decoded(line, f"{file}: line {number}") for number, line in enumerate(lines, 1)]
+        return
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.endswith(b"\n"):
+                yield _decoded(line, f"{file}: line {number}")
 
 
 def tail(
@@ -100,19 +106,19 @@ def tail(
 def first(folder: Path) -> dict[str, Any] | None:
     """The first line of a run; None where there is none."""
     file = path(folder)
-    with file.open("rb") if file.exists() else io.BytesIO() as lines:
-        line = lines.readline()
+    with file.open("rb") if file.exists() else io.BytesIO() as stream:
+        line = stream.readline()
     return _decoded(line, f"{file}: line 1") if line.endswith(b"\n") else None
 
 
 def _backwards(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """A run's lines from the last whole one on, and where in the file each ends."""
-    with file.open("rb") if file.exists() else io.BytesIO() as lines:
-        begin, kept = lines.seek(0, os.SEEK_END), b""
+    with file.open("rb") if file.exists() else io.BytesIO() as stream:
+        begin, kept = stream.seek(0, os.SEEK_END), b""
         while begin:
             end, begin = begin, max(0, begin - _BLOCK_BYTES)
-            lines.seek(begin)
-            kept = lines.read(end - begin) + kept
+            stream.seek(begin)
+            kept = stream.read(end - begin) + kept
             if not kept:  # it was cut meanwhile, by whoever goes on from an earlier step
                 return
             # The first piece may be the end of a line that begins in the block before.

@@ -5,6 +5,7 @@ others wait. A store is asked for a listing, sizes and whole files, so any that 
 do; a dataset's folder is never written again, so a file of the same name and size is the same.
 """
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
@@ -56,6 +57,20 @@ def stage(folder: str, to: Path) -> Path:
         _keep_only({_last(name) for name in sizes}, copy)
         _copy_all(system, _missing(sizes, copy), folder, copy)
     return copy
+
+
+def manifest(folder: str) -> bytes | None:
+    """What `manifest.json` of `folder` holds, read there; None where there is none. Raises as
+    `stage`."""
+    if "://" not in folder:
+        path = Path(folder) / _MANIFEST
+        return path.read_bytes() if path.exists() else None
+    with _told(folder, "opened"):
+        system, inner = url_to_fs(folder)
+    with _told(folder, "read"), contextlib.suppress(FileNotFoundError):
+        content: bytes = system.cat_file(f"{inner.rstrip('/')}/{_MANIFEST}")
+        return content
+    return None
 
 
 @contextmanager

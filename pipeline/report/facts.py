@@ -6,7 +6,7 @@ clock and no chance; a dataset that is not made yet leaves its sections `None`.
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from training import metrics
 SMOOTHED = 10
 """Steps whose mean is the last loss: a single small batch says little."""
 CURVE_POINTS = 1000
-"""Points of the loss curve, about; longer trainings are thinned evenly, but the last step and each
-look at the held-out split stay."""
+"""Points of the loss curve, about, and looks at the held-out split beside them; longer trainings
+are thinned evenly, but the last step stays."""
 
 
 def gather(
@@ -97,24 +97,35 @@ def _row(manifest: Manifest) -> dict[str, Any]:
 
 
 def _training(folder: Path | None) -> dict[str, Any] | None:
-    lines = metrics.read(folder) if folder else []
-    if folder is None or not lines:
+    first = metrics.first(folder) if folder else None
+    if folder is None or first is None:
         return None
-    every = -(-len(lines) // CURVE_POINTS)
-    curve = [
-        line
-        for place, line in enumerate(lines)
-        if place % every == 0 or "validation_loss" in line or line is lines[-1]
-    ]
+    last = metrics.tail(folder, SMOOTHED)
+    count = looks = 0
+    seconds = 0.0
+    for line in metrics.lines(folder):
+        count, looks = count + 1, looks + ("validation_loss" in line)
+        seconds += line.get("seconds") or 0.0
     evaluation = folder / "evaluation.json"
     return {
-        "steps": lines[-1]["step"],
-        "first_loss": lines[0]["loss"],
-        "last_loss": sum(line["loss"] for line in lines[-SMOOTHED:]) / len(lines[-SMOOTHED:]),
-        "tokens": lines[-1].get("tokens"),
-        "seconds": round(sum(line.get("seconds") or 0.0 for line in lines), 3),
-        "curve": curve,
+        "steps": last[-1]["step"],
+        "first_loss": first["loss"],
+        "last_loss": sum(line["loss"] for line in last) / len(last),
+        "tokens": last[-1].get("tokens"),
+        "seconds": round(seconds, 3),
+        "curve": list(_thinned(folder, count, looks)),
         "evaluation": read_as(evaluation, dict[str, Any], maker="evaluate")
         if evaluation.exists()
         else None,
     }
+
+
+def _thinned(folder: Path, count: int, looks: int) -> Iterator[dict[str, Any]]:
+    """Of so many lines of which so many have looked."""
+    every, of_looks = (max(1, -(-number // CURVE_POINTS)) for number in (count, looks))
+    looked = 0
+    for place, line in enumerate(metrics.lines(folder)):
+        has_looked = "validation_loss" in line
+        if place % every == 0 or place == count - 1 or (has_looked and looked % of_looks == 0):
+            yield line
+        looked += has_looked

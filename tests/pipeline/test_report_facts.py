@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,18 @@ def test_training_curve_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
     assert (found["first_loss"], found["steps"]) == (lines[0]["loss"], 2501)
     assert found["last_loss"] == pytest.approx(sum(line["loss"] for line in lines[-10:]) / 10)
     assert found["evaluation"] == {"loss": 6.5}
+
+
+def test_so_are_looks_at_the_held_out_split_and_no_line_is_kept_in_memory(tmp_path: Path) -> None:
+    line = '{"step":%d,"loss":2.0,"validation_loss":3.0,"seconds":0.5}\n'
+    (tmp_path / "metrics.jsonl").write_text("".join(line % n for n in range(1, 20_001)))
+    tracemalloc.start()
+    found = facts.gather({}, tmp_path)["training"]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert facts.CURVE_POINTS <= len(found["curve"]) <= 2 * facts.CURVE_POINTS + 1
+    assert (found["curve"][-1]["step"], found["seconds"]) == (20_000, 10_000.0)
+    assert most < 4_000_000  # all of them would be ten
 
 
 def test_a_histogram_of_one_value_and_of_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import fsspec
 import msgspec
 import numpy as np
 import pytest
@@ -79,6 +80,29 @@ def test_a_copy_of_a_runs_tokens_is_those_tokens(tmp_path: Path) -> None:
     named = msgspec.structs.replace(made.training, tokens=f"file://{own.folder}")
     given = current.shards(msgspec.structs.replace(made, training=named))
     assert (given.manifest, given.folder) == (own.manifest, own.folder)
+
+
+def test_a_training_is_found_without_its_tokens_where_they_have_a_manifest(tmp_path: Path) -> None:
+    """To write a sentence, or to export, nobody need copy them."""
+    made = small_run.config(tmp_path)
+    small_run.rebuild(made)
+    own = current.shards(made)
+
+    def given(tokens: str) -> settings.Config:
+        named = msgspec.structs.replace(made.training, tokens=tokens, staging=str(tmp_path / "to"))
+        return msgspec.structs.replace(made, training=named)
+
+    wanted = current.training(made, own)
+    far = fsspec.filesystem("memory")
+    far.pipe(f"{tmp_path}/tokens/manifest.json", (own.folder / "manifest.json").read_bytes())
+    assert current.trained(given(f"memory://{tmp_path}/tokens")) == wanted
+    assert current.trained(given(str(own.folder))) == current.trained(made) == wanted
+    assert not (tmp_path / "to").exists()
+    far.pipe(f"{tmp_path}/tokens/manifest.json", b'{"files": [')
+    with pytest.raises(ValueError, match="no token files"):
+        current.trained(given(f"memory://{tmp_path}/tokens"))
+    plain = given(str(shards(tmp_path / "plain")))
+    assert current.trained(plain) == current.training(plain, current.shards(plain))
 
 
 def test_a_run_of_its_own_is_told_where_there_are_others(
