@@ -3,6 +3,7 @@ training, and who runs it."""
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,10 @@ def evaluate(config: Config) -> dict[str, Any]:
     shards = current.shards(config)
     folder = current.training(config, shards)
     found = measure(str(folder), str(shards.folder), config.training)
-    write_json(folder / "evaluation.json", found)
+    try:
+        write_json(folder / "evaluation.json", found)
+    except OSError as error:  # it took a while to find out, and is told in any case
+        _log.warning("not kept for the report: %s: %s", error.filename, error.strerror)
     return found
 
 
@@ -107,11 +111,11 @@ def _check(training: TrainingConfig, found: Shards, at: Checkpoint | None) -> No
 
 def _tell_others(config: Config, folder: Path) -> None:
     """That a run begins anew, where other tokens or settings have one: that may not be meant."""
-    others = [each for each in trainings.found(config.root) if each.folder != str(folder)]
+    others = trainings.others(config.root, folder)
     if others and not folder.exists():
         _log.warning(
             "a run of its own: the %d that are there have other tokens or settings (`webtext "
-            "status` shows them)", len(others),
+            "status` shows them)", others,
         )  # fmt: skip
 
 
@@ -141,7 +145,15 @@ def _torchrun(training: TrainingConfig, job: Job, folder: Path) -> None:
             "training.rank", path, training.world(gpus), environment, _ask(folder)
         )
     if status not in (0, leave.SAVED):
-        raise GangFailed(f"a rank ended with status {status}; see above")
+        raise GangFailed(f"{_said(status)}; the same command goes on from the last checkpoint")
+
+
+def _said(status: int) -> str:
+    """What the status of a process that failed says, a shell's or Popen's."""
+    number = -status if status < 0 else status - 128
+    if number in {each.value for each in signal.Signals}:
+        return f"a rank, or what starts them, was ended by {signal.Signals(number).name}"
+    return f"a rank ended with status {status}, see above"
 
 
 def _ask(folder: Path) -> Ask:

@@ -209,7 +209,7 @@ class _Warnings:
 
 def _show(bars: Progress, bar: TaskID, folder: Path) -> None:
     found = trained.standing(folder, time.time())
-    if found is not None:
+    if found is not None and found.loss is not None:
         shown = f"training, loss {found.loss:.3f}"
         steps = bars.tasks[bar].total or 0
         left = crawling.lasting((steps - found.step) * found.pace_s)

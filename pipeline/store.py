@@ -46,8 +46,11 @@ def range_of(identifier: bytes, shards: int) -> int:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Put a file in place, whole."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:  # nobody knows the temporary name; and a full disk names none
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:

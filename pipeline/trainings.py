@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.crawling import lasting
-from training import status
+from training import metrics, status
 from training.status import Standing
 
 
@@ -17,6 +17,11 @@ def folder(root: str) -> Path:
 def found(root: str) -> list[Standing]:
     """How each stands; those that did something last are at the end."""
     return status.runs(folder(root), time.time())
+
+
+def others(root: str, own: Path) -> int:
+    """How many runs lie beside this one. None of their files is read: they may be damaged."""
+    return sum(metrics.path(each).exists() for each in status.folders(folder(root)) if each != own)
 
 
 def lines(trainings: Iterable[Standing]) -> list[str]:
@@ -32,12 +37,12 @@ def lines(trainings: Iterable[Standing]) -> list[str]:
 def line(standing: Standing) -> str:
     """How far one is."""
     validation = standing.validation_loss
-    parts = [
-        f"step {standing.step:,} of {standing.steps:,}",
-        f"loss {standing.loss:.3f}" + (f" (validation {validation:.3f})" if validation else ""),
-        f"{standing.tokens_per_s:,.0f} tokens/s",
-    ]
-    if standing.step < standing.steps:
+    parts = [f"step {standing.step:,} of {standing.steps:,}"]
+    if standing.loss is not None:
+        held_out = f" (validation {validation:.3f})" if validation else ""
+        parts.append(f"loss {standing.loss:.3f}{held_out}")
+        parts.append(f"{standing.tokens_per_s:,.0f} tokens/s")
+    if standing.step < standing.steps and standing.loss is not None:
         parts.append(f"{lasting(standing.left_s)} left")
     if standing.checkpoints:
         parts.append(f"checkpoints {', '.join(f'{step:,}' for step in standing.checkpoints)}")

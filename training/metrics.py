@@ -131,8 +131,18 @@ def _backwards(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             kept = head
 
 
+class _Relied(msgspec.Struct):
+    """What whoever reads a line relies on."""
+
+    step: int
+    loss: float
+    seconds: float = 0.0
+    tokens_per_s: float = 0.0
+
+
 def _decoded(line: bytes, where: str) -> dict[str, Any]:
     try:
+        msgspec.json.decode(line, type=_Relied)
         return msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise BadInput(f"{where} is damaged ({error}); remove that line") from error

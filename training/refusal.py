@@ -30,7 +30,10 @@ def write(folder: Path, refusal: Refusal) -> None:
 def read(folder: Path) -> Refusal | None:
     """What is written there, if anything is."""
     path = folder / _FILE
-    return msgspec.json.decode(path.read_bytes(), type=Refusal) if path.exists() else None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Refusal) if path.exists() else None
+    except msgspec.DecodeError:
+        return Refusal(says=f"{path} is damaged, so nobody knows why; remove it", input=False)
 
 
 def clear(folder: Path) -> None:

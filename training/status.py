@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from training import checkpoint, metrics, refusal
+from training.config import BadInput
 
 _LINES = 50
 """Steps whose median time the rest of the run is judged by: saves and looks among them are rare."""
@@ -22,7 +23,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     steps: int
     """Where it will end."""
-    loss: float
+    loss: float | None
+    """None where it has not done a step."""
     validation_loss: float | None
     """The newest, where one of the last steps has looked."""
     tokens_per_s: float
@@ -50,21 +52,34 @@ def warnings(folder: Path) -> Path:
     return folder / "warnings.log"
 
 
+def folders(root: Path) -> list[Path]:
+    """The folders in `root` that may be runs; nothing in them is looked at."""
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
 def runs(root: Path, now: float) -> list[Standing]:
     """The runs in `root`, those that did something last at the end; `now` in seconds as time.time
-    gives them."""
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    found = [each for path in sorted(folders) if (each := standing(path, now)) is not None]
+    gives them. Of one whose files are damaged that is all that is told."""
+    found = []
+    for path in folders(root):
+        try:
+            each = standing(path, now)
+        except (BadInput, OSError) as error:
+            each = _without_steps(path, now, str(error), [])
+        if each is not None:
+            found.append(each)
     return sorted(found, key=lambda each: -each.age_s)
 
 
 def standing(folder: Path, now: float) -> Standing | None:
-    """How the run in `folder` stands; None where it has not done a step."""
+    """How the run in `folder` stands; None where it has neither done a step nor been refused."""
     lines = metrics.tail(folder, _LINES)
+    refused, saved = refusal.read(folder), checkpoint.steps(folder)
+    says = refused.says if refused else None
     if not lines:
-        return None
-    last, refused = lines[-1], refusal.read(folder)
-    steps, pace_s = _steps(folder, last), pace(lines)
+        return _without_steps(folder, now, says, saved) if says or saved else None
+    last = lines[-1]
+    steps, pace_s = _steps(folder) or last["step"], pace(lines)
     return Standing(
         folder=str(folder),
         step=last["step"],
@@ -73,24 +88,36 @@ def standing(folder: Path, now: float) -> Standing | None:
         validation_loss=next(
             (line["validation_loss"] for line in lines[::-1] if "validation_loss" in line), None
         ),
-        tokens_per_s=last["tokens_per_s"],
+        tokens_per_s=last.get("tokens_per_s", 0.0),
         pace_s=pace_s,
         left_s=max(0, steps - last["step"]) * pace_s,
         age_s=max(0.0, now - metrics.path(folder).stat().st_mtime),
-        checkpoints=checkpoint.steps(folder),
-        refused=refused.says if refused else None,
+        checkpoints=saved,
+        refused=says,
     )
 
 
 def pace(lines: list[dict[str, Any]]) -> float:
     """Seconds a step takes."""
-    return float(median(line["seconds"] for line in lines))
+    return float(median(line.get("seconds", 0.0) for line in lines))
 
 
-def _steps(folder: Path, last: dict[str, Any]) -> int:
+def _without_steps(folder: Path, now: float, refused: str | None, saved: list[int]) -> Standing:
+    """Of a run that has no lines to tell."""
+    step = saved[-1] if saved else 0
+    return Standing(
+        folder=str(folder), step=step, steps=_steps(folder) or step, loss=None,
+        validation_loss=None, tokens_per_s=0.0, pace_s=0.0, left_s=0.0,
+        age_s=max(0.0, now - folder.stat().st_mtime), checkpoints=saved, refused=refused,
+    )  # fmt: skip
+
+
+def _steps(folder: Path) -> int | None:
+    """Where a run will end; None where nothing says so."""
     path = folder / "settings.json"
-    if not path.exists():
-        return int(last["step"])
-    # Not as TrainingConfig: another version may have had other keys.
-    found = msgspec.json.decode(path.read_bytes(), type=_Steps)
+    try:
+        # Not as TrainingConfig: another version may have had other keys.
+        found = msgspec.json.decode(path.read_bytes(), type=_Steps)
+    except (FileNotFoundError, msgspec.DecodeError):  # whoever trains on writes it anew
+        return None
     return min(found.steps, found.stop_after or found.steps)

@@ -48,3 +48,18 @@ def test_tokens_that_are_not_all_there_are_not_trained_on(tmp_path: Path, damage
     for command in (launch.evaluate, lambda made: launch.train(made, address=None, local=True)):
         with pytest.raises(Damaged, match=told):
             command(made)
+
+
+@pytest.mark.parametrize(
+    "status, said",
+    [
+        (1, "a rank ended with status 1, see above"),
+        (3, "a rank ended with status 3, see above"),
+        (137, "a rank, or what starts them, was ended by SIGKILL"),
+        (-9, "a rank, or what starts them, was ended by SIGKILL"),
+        (143, "a rank, or what starts them, was ended by SIGTERM"),
+        (128, "a rank ended with status 128, see above"),
+    ],
+)
+def test_how_ranks_ended_is_said_in_words(status: int, said: str) -> None:
+    assert launch._said(status) == said

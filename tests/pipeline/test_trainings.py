@@ -136,3 +136,25 @@ def test_relative_places_are_taken_from_the_working_directory(
     assert made.training.fork == str(tmp_path / "run/step-000010")
     far = recipe(tmp_path, "training.tokens=s3://bucket/tokens")
     assert far.training.tokens == "s3://bucket/tokens"
+
+
+def test_a_run_without_a_line_is_told_by_what_there_is() -> None:
+    bare = msgspec.structs.replace(STANDING, loss=None, tokens_per_s=0.0, pace_s=0.0, left_s=0.0)
+    none = msgspec.structs.replace(bare, step=0, steps=0, checkpoints=[], refused="no")
+    assert trainings.lines([bare, none]) == [
+        "training: step 120 of 19,073, checkpoints 50, 100; 3.0 s ago; root/training/abc",
+        "training: step 0 of 0; 3.0 s ago; root/training/abc",
+        "training: cannot go on: no",
+    ]
+
+
+def test_other_runs_are_counted_though_they_are_damaged(tmp_path: Path) -> None:
+    made = recipe(tmp_path, f"training.tokens={shards(tmp_path / 'shards')}")
+    folder = trainings.folder(made.root)
+    for name in ("one", "two"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "metrics.jsonl").write_text("{}\ntorn\n")
+        (folder / name / "refused.json").write_text("{bad")
+    assert trainings.others(made.root, folder / "new") == 2
+    assert trainings.others(made.root, folder / "two") == 1
+    assert trainings.others(str(tmp_path / "nowhere"), folder / "new") == 0

@@ -63,3 +63,13 @@ def test_the_last_word_counts(tmp_path: Path) -> None:
     refusal.write(tmp_path, Refusal(says="before", input=True))
     refusal.write(tmp_path, LOST)
     assert refusal.read(tmp_path) == LOST
+
+
+@pytest.mark.parametrize("content", [b"", b"{bad", b"[]"])
+def test_a_damaged_word_says_so_and_can_be_forgotten(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "refused.json").write_bytes(content)
+    found = refusal.read(tmp_path)
+    assert found is not None and not found.input
+    assert found.says.startswith(f"{tmp_path / 'refused.json'} is damaged")
+    refusal.clear(tmp_path)
+    assert refusal.read(tmp_path) is None

@@ -78,3 +78,40 @@ def test_a_line_cut_short_is_not_the_last(tmp_path: Path) -> None:
     with metrics.path(tmp_path).open("ab") as file:
         file.write(b'{"step": 4, "lo')
     assert [each["step"] for each in metrics.tail(tmp_path, 2)] == [2, 3]
+
+
+def test_settings_that_are_damaged_only_leave_unsaid_where_a_run_ends(tmp_path: Path) -> None:
+    run(tmp_path, 3, at=0.0)
+    for content in (b"", b"{bad", b"[]", b"\xff"):
+        (tmp_path / "settings.json").write_bytes(content)
+        found = status.standing(tmp_path, now=1.0)
+        assert found is not None and (found.step, found.steps) == (3, 3)
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"step":2}', '{"step":"2","loss":1}', "torn", "[2]"])
+def test_a_damaged_run_is_told_and_hides_no_other(tmp_path: Path, damage: str) -> None:
+    for name in ("a", "b", "c"):
+        run(tmp_path / name, 3, at=10.0)
+    place = metrics.path(tmp_path / "b")
+    place.write_text(place.read_text() + damage + "\n")
+    found = {Path(each.folder).name: each for each in status.runs(tmp_path, 40.0)}
+    assert {name: each.step for name, each in found.items()} == {"a": 3, "b": 0, "c": 3}
+    told = found["b"].refused
+    assert told is not None and str(place) in told and "remove that line" in told
+
+
+def test_a_run_that_did_no_step_says_why_and_one_whose_lines_are_gone_what_it_saved(
+    tmp_path: Path,
+) -> None:
+    refusal.write(tmp_path / "a", refusal.Refusal(says="no", input=True))
+    for name in ("b/step-000020", "c/step-000030", "d"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "b/step-000020" / checkpoint.COMPLETE).touch()
+    settings = TrainingConfig(steps=100, warmup_steps=1)
+    files.write(tmp_path / "b/settings.json", msgspec.json.encode(settings))
+    found = {Path(each.folder).name: each for each in status.runs(tmp_path, 2e9)}
+    assert {name: (each.step, each.steps, each.loss) for name, each in found.items()} == {
+        "a": (0, 0, None), "b": (20, 100, None),
+    }  # fmt: skip
+    assert (found["a"].refused, found["b"].refused) == ("no", None)
+    assert found["b"].checkpoints == [20]
