@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline import manifest, state, trainings
 from pipeline.config import Config, content
-from pipeline.failures import BadInput
+from pipeline.failures import BadInput, Damaged
 from pipeline.manifest import Manifest
 from pipeline.plan import stages
 from pipeline.store import Dataset, read_as
@@ -80,7 +80,10 @@ def shards(config: Config) -> Shards:
         return shards_of(dataset)
     local = staging.stage(named, staged(config))
     if (local / "manifest.json").exists():
-        return Shards(named, local, _written(local))
+        try:
+            return Shards(named, local, _written(local))
+        except Damaged as error:  # nobody here can make them anew
+            raise BadInput(f"{local}: manifest.json is damaged; copy the tokens again") from error
     identities = {split: open_split(local, split).identity for split in SPLITS}
     return Shards(named, local, manifest.root_hash(identities))
 

@@ -143,6 +143,18 @@ def test_a_training_that_is_asked_to_leave_while_its_ranks_start_leaves_after_it
     assert len(story.losses(root)) == 1
 
 
+def test_a_rank_that_is_killed_is_told_in_one_line_by_all_others(told: Story, root: Path):
+    words = ("training.steps=100000", "training.checkpoint_every=100000", "training.ranks=2")
+    with told.started("train", root, *SHORT, *words, "--local") as process:
+        ranks = story.ranks_until(process, lambda: len(story.losses(root)) >= 3)
+        story.kill(max(filter(story.is_rank, ranks)))
+        output, _ = process.communicate(timeout=story.DEADLINE_S)
+    assert process.returncode == 1 and "Traceback" not in output, output
+    last = output.splitlines()[-1]
+    assert "was ended by SIGKILL; the same command goes on from the last checkpoint" in last
+    assert story.ended(ranks)
+
+
 def test_other_machines_go_on_with_a_training_and_a_fork_of_it_has_a_course_of_its_own(
     told: Story, straight, root: Path
 ):

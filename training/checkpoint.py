@@ -31,6 +31,8 @@ VERSION = 2
 COMPLETE = "COMPLETE"
 
 _LOCK = "training.lock"
+_NO_FORK = ("model", "batch_tokens")
+"""What a fork may not change either."""
 _NAME = re.compile(r"step-(\d{6,})")
 _LEFT = re.compile(r"\..+\.\d+-[0-9a-f]+\.tmp")
 """What `files.write` calls a file until it is whole."""
@@ -213,9 +215,10 @@ def refuse_foreign(found: Checkpoint, config: TrainingConfig, *, tokens: str) ->
     # A fork's source may lie elsewhere now: it counts in the name of the run's folder.
     for name in sorted((mine.keys() | its.keys()) - {"fork"}):
         if _value(mine, name) != _value(its, name):
+            fork = f"a new run may begin there: training.fork={found.folder}"
             raise BadInput(
                 f"training.{name}: is {_value(mine, name)}, but {found.folder} was trained with "
-                f"{_value(its, name)}; a new run may begin there: training.fork={found.folder}"
+                f"{_value(its, name)}; {'move it away' if name in _NO_FORK else fork}"
             )
     if found.marker.tokens != tokens:
         raise BadInput(f"{found.folder}: was trained on other tokens than these")

@@ -127,6 +127,10 @@ class SampleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Tokens after the prompt, at most; an end-of-text ends the sample earlier."""
 
 
+_Place = Annotated[str, Meta(min_length=1)]
+"""A folder or a URI: empty, it would be the folder one stands in."""
+
+
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which GPT-2 is trained, on how much, how fast, and where it is saved."""
 
@@ -200,15 +204,15 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Keep only what enters each block and compute the rest again in the backward pass (activation
     checkpointing): a third more work, a fraction of the memory."""
 
-    tokens: str | None = None
+    tokens: _Place | None = None
     """Folder or URI of token shards, instead of those of this recipe's corpus: all that a machine
     that only trains must have. A URI's are copied to `staging` first."""
 
-    staging: str | None = None
+    staging: _Place | None = None
     """Where copies of token shards from a URI lie, best on each machine's own disk; without it in
     the run's folder."""
 
-    fork: Annotated[str | None, Meta(extra=_CHANGES)] = None
+    fork: Annotated[_Place | None, Meta(extra=_CHANGES)] = None
     """A checkpoint's folder, RUN/step-NNNNNN, whose weights, optimizer and step this run begins
     with; all other settings but the model's sizes and `batch_tokens` may differ from its."""
 

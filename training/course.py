@@ -108,10 +108,17 @@ def save(run: Run, course: Course, saver: Saver, buffers: parts.Buffers) -> None
     saver.start(checkpoint.unfinished_folder(folder, step), tensors, seal)
 
 
+def kept(folder: Path) -> str:
+    """What there is to begin again from, in words."""
+    if checkpoint.steps(folder):
+        return f"{folder} keeps the last checkpoint before it"
+    return "there was no checkpoint yet"
+
+
 def read_skipped(folder: Path) -> set[int]:
     """The batches that this run leaves out, whether or not a checkpoint knows of it."""
     path = folder / _SKIPPED
-    return set(msgspec.json.decode(path.read_bytes(), type=list[int])) if path.exists() else set()
+    return set(files.read(path, list[int])) if path.exists() else set()
 
 
 def write_skipped(folder: Path, skipped: Iterable[int]) -> None:
@@ -154,7 +161,7 @@ def _probe(run: Run, step: int) -> Probe:
     if not math.isfinite(loss):  # JSON has no word for it: nobody could read the checkpoint
         raise NoNumber(
             f"step {step}: not saved, the loss of the first window of the tokens is {loss}; lower "
-            f"training.learning_rate; {run.folder} keeps the last checkpoint before it"
+            f"training.learning_rate; {kept(run.folder)}"
         )
     return Probe(ids=ids, loss=loss)
 

@@ -7,7 +7,13 @@ import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+from training.config import BadInput
+
+_T = TypeVar("_T")
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
 """What some network and FUSE file systems answer, which cannot sync a folder."""
 
@@ -27,6 +33,14 @@ def write(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read(path: Path, shape: type[_T]) -> _T:
+    """Our own JSON document at this path; BadInput where it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=shape)
+    except msgspec.DecodeError as error:
+        raise BadInput(f"{path} is damaged ({error}); remove it") from error
 
 
 def to_disk(path: Path) -> None:

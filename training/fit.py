@@ -44,7 +44,7 @@ def found(folder: Path, config: TrainingConfig, world: int) -> int | None:
     path = folder / _FILE
     if not path.exists():
         return None
-    note = msgspec.json.decode(path.read_bytes(), type=_Note)
+    note = files.read(path, _Note)
     return note.micro if note.circumstances == _circumstances(config, world) else None
 
 

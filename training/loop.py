@@ -19,7 +19,7 @@ import torch
 from training import batches, fit, flops, guard, loader, metrics, parts, spikes, watchdog
 from training.board import Board
 from training.config import TrainingConfig
-from training.course import Course, newest, save, take_up, write_skipped
+from training.course import Course, kept, newest, save, take_up, write_skipped
 from training.engine import Batch, Step
 from training.run import Run
 from training.saver import Saver
@@ -248,7 +248,7 @@ def _require_number(run: Run, course: Course, found: Step, in_a_row: int) -> Non
     raise Diverged(
         f"step {course.step}: loss {found.loss}, gradient norm {found.grad_norm}, {in_a_row} steps "
         "in a row without a finite gradient. Lower training.learning_rate or raise "
-        f"training.warmup_steps; {run.folder} keeps the last checkpoint before it"
+        f"training.warmup_steps; {kept(run.folder)}"
     )
 
 

@@ -17,6 +17,7 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,8 @@ from training.run import Run
 from training.staging import stage
 
 _T = TypeVar("_T")
+_LOST = re.compile(r"gloo/transport|Connection (closed|reset) by peer")
+"""What gloo says of a rank that is gone; NCCL's word has a kind of its own."""
 _log = logging.getLogger(__name__)
 
 
@@ -121,18 +124,31 @@ def main(arguments: Sequence[str]) -> int:
         launched = LAUNCHED in os.environ
         if not launched and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             refusal.clear(Path(job.folder))
-            leave.clear(Path(job.folder))
+            if os.environ.get("RANK", "0") == "0":  # another machine's may come late
+                leave.clear(Path(job.folder))
         if run(job, None if launched else _tell(job.training)):
             return 0
         refused = refusal.read(Path(job.folder))
         return _status_of_leaving() if refused is None else 2 if refused.input else 1
-    except (BadInput, msgspec.DecodeError, FileNotFoundError) as error:
+    except msgspec.DecodeError as error:
+        _log.error("%s: %s", arguments[0], error)
+        return 2
+    except (BadInput, FileNotFoundError) as error:
         _log.error("%s", error)
         return 2
     except loop.OutOfMemory:
         return AGAIN
-    except (loop.Diverged, NotWhatWasSaved, OSError) as error:
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        _log.error("%s%s", named, error.strerror or error)
+        return 1
+    except (loop.Diverged, NotWhatWasSaved) as error:
         _log.error("%s", error)
+        return 1
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        _log.error("another rank ended, and so does this one (%s)", str(error).splitlines()[0])
         return 1
 
 

@@ -29,7 +29,7 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
     path = run.folder / _NAME
     whole, end, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
     before = whole + end
-    if number in (msgspec.json.decode(each, type=_Line).batch for each in before.splitlines()):
+    if number in map(_batch, before.splitlines()):
         return
     windows = batches.step_windows(
         run.config.seed, number, run.config.batch_windows(), run.train.windows(run.context)
@@ -59,3 +59,11 @@ def tell(run: Run, number: int, line: Mapping[str, Any], z: Mapping[str, float])
         path,
         " ".join(document.url for document in documents[:_SHOWN]),
     )
+
+
+def _batch(line: bytes) -> int | None:
+    """Of what was told; None where it is damaged: nothing depends on it."""
+    try:
+        return msgspec.json.decode(line, type=_Line).batch
+    except msgspec.DecodeError:
+        return None

@@ -120,10 +120,15 @@ class Tokens:
 
 
 def open_split(folder: Path | str, split: str) -> Tokens:
-    """The ids of `split` in `folder`; BadInput where there are no files or one is cut in half."""
-    lengths = {path: n for path, n in shard_lengths(folder, split).items() if n}
+    """The ids of `split` in `folder`; BadInput where there are no files, one is cut in half, or one
+    is nothing that may be read."""
+    try:
+        lengths = {path: n for path, n in shard_lengths(folder, split).items() if n}
+        identity = _identity(list(lengths))
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise BadInput(f"{error.filename}: {error.strerror}") from error
     starts = np.cumsum([0, *lengths.values()], dtype=np.int64)
-    return Tokens(paths=tuple(lengths), starts=starts, identity=_identity(list(lengths)))
+    return Tokens(paths=tuple(lengths), starts=starts, identity=identity)
 
 
 def _ids(path: Path, offset: int, count: int) -> NDArray[np.uint16]:

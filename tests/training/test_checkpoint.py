@@ -382,7 +382,13 @@ def test_the_run_folder_follows_what_is_trained_on_what(monkeypatch: pytest.Monk
     ("change", "tokens", "part"),
     [
         ({"learning_rate": 1e-3}, "abc", r"training\.learning_rate: is 0.001.*training\.fork=/"),
-        ({"model": ModelConfig(layers=1, heads=1, width=8)}, "abc", r"training\.model"),
+        # a fork could not have another of these
+        (
+            {"model": ModelConfig(layers=1, heads=1, width=8)},
+            "abc",
+            r"training\.model.* move it away$",
+        ),
+        ({"batch_tokens": 1024}, "abc", r"training\.batch_tokens: is 1024.*; move it away$"),
         ({"guard": GuardConfig(rollback=True)}, "abc", r"training\.guard"),
         ({}, "def", "other tokens"),
     ],

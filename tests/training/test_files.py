@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from training import files
+from training.config import BadInput
 
 
 def failing(code: int, monkeypatch: pytest.MonkeyPatch, *, folders: bool) -> None:
@@ -145,3 +146,12 @@ def test_a_file_that_cannot_be_synced_is_named(
     failing(code, monkeypatch, folders=False)
     with pytest.raises(OSError, match=r"'.*/file'$"):
         files.to_disk(tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'"3"', b"\xff"])
+def test_a_damaged_document_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(BadInput, match=r"/file is damaged \(.*\); remove it$"):
+        files.read(tmp_path / "file", list[int])
+    (tmp_path / "file").write_bytes(b"[3]")
+    assert files.read(tmp_path / "file", list[int]) == [3]

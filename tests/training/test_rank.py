@@ -245,6 +245,7 @@ def test_a_wrong_job_file_is_refused_in_one_line(
     assert rank.main([str(path)]) == 2
     (record,) = caplog.records
     assert part in record.getMessage() and "\n" not in record.getMessage()
+    assert str(path) in record.getMessage()
     assert rank.main([]) == 2
 
 
@@ -504,3 +505,15 @@ def test_another_disk_that_is_full_is_named_and_costs_nothing_of_the_run(
     told = refusal.read(folder)
     assert told is not None and told.says.startswith(f"{folder}: the disk is full")
     assert not unfinished.exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("skipped.json", b"{bad"), ("fits.json", b"[]")])
+def test_a_damaged_file_of_the_run_is_named_and_refused(
+    config: TrainingConfig, folder: Path, name: str, content: bytes
+) -> None:
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    said = refused(*runs.ranks(2, main, [written(config, folder)]))
+    assert said.startswith(f"{folder / name} is damaged (") and said.endswith("; remove it")
+    told = refusal.read(folder)
+    assert told is not None and told.says == said and told.input

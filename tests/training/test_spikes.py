@@ -204,3 +204,13 @@ def test_a_spike_for_whose_line_there_is_no_room_leaves_those_before_it(run: Run
     spikes.tell(run, 4, LINE, Z)
     lines = (run.folder / "spikes.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["batch"] for line in lines] == [3, 4]
+
+
+def test_what_is_damaged_is_passed_over(run: Run) -> None:
+    spikes.tell(run, 3, LINE, Z)
+    path = run.folder / "spikes.jsonl"
+    path.write_bytes(b"\x00garbage\n" + path.read_bytes() + b'{"half": ')
+    spikes.tell(run, 3, LINE, Z)
+    spikes.tell(run, 4, LINE, Z)
+    first, *lines = path.read_bytes().splitlines()
+    assert first == b"\x00garbage" and [json.loads(line)["batch"] for line in lines] == [3, 4]

@@ -226,6 +226,14 @@ def test_missing_and_cut_files_are_named(tmp_path: Path) -> None:
         tokens.open_split(tmp_path, "train")
 
 
+@pytest.mark.parametrize("kind", ["folder", "dangling"])
+def test_what_is_no_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "00000.train.bin"
+    path.mkdir() if kind == "folder" else path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match=rf"^{path}: (Is a directory|No such file)"):
+        tokens.open_split(tmp_path, "train")
+
+
 def test_the_identity_follows_the_content(tmp_path: Path) -> None:
     path = tmp_path / "0.train.bin"
     path.write_bytes(b"abcd")
