@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -32,29 +34,39 @@ def run(
     ask: Callable[[], None],
 ) -> int:
     """Call `python -m module settings` on `ranks` processes that form one torch process group; 0,
-    or else the highest status above 1 that a rank gave itself, or that of the first that failed.
+    or else what says most of those that failed: the highest status above 1 that a rank gave itself,
+    128 and the signal that ended one, or 1.
 
     `environment` is added to ours. They end with this process, however it ends; at Ctrl-C they are
     given the time to: `ask` asks them to, a second one ends them.
     """
     words = ["--standalone", f"--nproc-per-node={ranks}", "-m", module, str(settings)]
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__, *words],
-        env=os.environ | dict(environment),
-        preexec_fn=partial(_end_with, os.getpid()),
-        start_new_session=True,  # Ctrl-C reaches it through us, once
-    ) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            ask()
+    with ExitStack() as held:
+        told = held.enter_context(_put_off())
+        with subprocess.Popen(
+            [sys.executable, "-m", __name__, *words],
+            env=os.environ | dict(environment),
+            preexec_fn=partial(_end_with, os.getpid()),
+            start_new_session=True,  # Ctrl-C reaches it through us, once
+        ) as process:
             try:
-                process.wait()
+                held.close()
+                if told:
+                    raise KeyboardInterrupt
+                return process.wait()
             except KeyboardInterrupt:
-                # Asked to, it would give its ranks half a minute. On Linux they end with it.
-                process.kill() if sys.platform == "linux" else process.terminate()
-                process.wait()
-            raise
+                ask()
+                _wait_patiently(process)
+                raise
+
+
+def _wait_patiently(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        # Asked to, it would give its ranks half a minute. On Linux they end with it.
+        process.kill() if sys.platform == "linux" else process.terminate()
+        process.wait()
 
 
 def main(words: Sequence[str]) -> int:
@@ -70,13 +82,31 @@ def main(words: Sequence[str]) -> int:
     except SignalException:
         return ENDED
     except ChildFailedError as failed:
-        # Seconds say which was the first, and one that leaves takes others with it, which then fail
-        # with 1: a status of its own says more.
-        _, first = failed.get_first_failure()
-        code = max(each.exitcode for each in failed.failures.values())
-        code = code if code > 1 else first.exitcode
+        # Not the first: it is told in seconds. One that leaves takes others with it, which then
+        # fail with 1: a status of its own, and then a signal, says more.
+        codes = [each.exitcode for each in failed.failures.values()]
+        code = max(codes) if max(codes) > 1 else min(codes)
         return code if code > 0 else 128 - code
     return 0
+
+
+@contextmanager
+def _put_off() -> Iterator[list[int]]:
+    """What asks this process to end in the block is noted, not raised: Python calls others' code
+    when a process is forked, and passes over what is raised in there."""
+    told: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: raises for each in asking if callable(raises := signal.getsignal(each))}
+    for each in before:
+        signal.signal(each, lambda number, _: told.append(number))
+    try:
+        yield told
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _end_with(parent: int) -> None:

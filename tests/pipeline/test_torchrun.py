@@ -18,8 +18,13 @@ from pipeline import torchrun
 print("status", torchrun.run("a_rank", Path("settings"), 2, {}, ask=print))
 """
 LEAVES = """
-import os, sys
-sys.exit(77 if os.environ["RANK"] == "1" else 1)
+import fcntl, os, pathlib, time
+with open("lock", "w") as lock:
+    while os.environ["RANK"] == "0" and not pathlib.Path("held").exists():
+        time.sleep(0.01)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # of the first rank: once the second is gone
+    pathlib.Path("held").touch()
+    os._exit(77 if os.environ["RANK"] == "1" else 1)
 """
 RANK = """
 import os, sys
@@ -51,3 +56,31 @@ def test_a_rank_that_left_with_a_status_of_its_own_says_more_than_one_it_took_wi
         env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": "/usr/bin:/bin"}, timeout=120, check=False,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "status 77"
+
+
+ASKED_AT_ONCE = """
+import os, signal
+from pathlib import Path
+from pipeline import torchrun
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    torchrun.run("a_rank", Path("settings"), 2, {}, ask=Path("asked").touch)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+WAITS = """
+import pathlib, time
+while not pathlib.Path("asked").exists():
+    time.sleep(0.01)
+"""
+
+
+def test_what_asks_to_end_while_the_ranks_are_forked_is_heard(tmp_path: Path):
+    (tmp_path / "a_rank.py").write_text(WAITS)
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED_AT_ONCE], capture_output=True, text=True, cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": "/usr/bin:/bin"}, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == ["interrupted"], done.stderr
+    assert "ignored" not in done.stderr
