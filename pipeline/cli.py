@@ -292,7 +292,8 @@ def verdict(error: BaseException) -> tuple[str | None, int]:
         text = "raise the limit (ulimit -n), or lower crawl.connections or crawl.shards"
         return f"too many files are open: {text}; then run the same command again", 1
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" ({cause.filename})" if cause.filename else ""
+        place = cause.filename2 or cause.filename  # of a copy, the one on this machine
+        where = f" ({place})" if place else ""
         return f"the disk is full{where}; free some space, then run the same command again", 1
     if isinstance(error, WorkFailed):
         return str(error), 1

@@ -17,6 +17,8 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 ENDED = 128 + signal.SIGTERM
+_PATIENCE_S = 30
+"""For which torch's launcher waits for those that it asked to end."""
 
 
 def gpus() -> int:
@@ -82,12 +84,22 @@ def main(words: Sequence[str]) -> int:
     except SignalException:
         return ENDED
     except ChildFailedError as failed:
-        # Not the first: it is told in seconds. One that leaves takes others with it, which then
-        # fail with 1: a status of its own, and then a signal, says more.
-        codes = [each.exitcode for each in failed.failures.values()]
-        code = max(codes) if max(codes) > 1 else min(codes)
+        code = telling([(each.timestamp, each.exitcode) for each in failed.failures.values()])
         return code if code > 0 else 128 - code
     return 0
+
+
+def telling(failures: Sequence[tuple[int, int]]) -> int:
+    """Of the exit codes of ranks that failed, each with when in seconds, the one that says most.
+
+    One that leaves takes others with it, which then fail with 1; so a status of its own, and then a
+    signal, says more than that. But not one that the launcher sent to those that were left: SIGTERM
+    first, SIGKILL half a minute later.
+    """
+    began = min(when for when, _ in failures)
+    early = [code for when, code in failures if when - began < _PATIENCE_S / 2]
+    codes = [code for code in early if code != -signal.SIGTERM] or early
+    return max(codes) if max(codes) > 1 else min(codes)
 
 
 @contextmanager
@@ -98,7 +110,7 @@ def _put_off() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield told
         return
-    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    asking = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)  # restored in this order, it last
     before = {each: raises for each in asking if callable(raises := signal.getsignal(each))}
     for each in before:
         signal.signal(each, lambda number, _: told.append(number))

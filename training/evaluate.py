@@ -4,6 +4,7 @@ Needs no DeepSpeed: it reads the checkpoint's weights alone.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -69,7 +70,10 @@ def _newest(folder: str) -> tuple[Checkpoint, dict[str, Tensor]]:
     """With its weights. A training that goes on may delete it between a look and the reading: then
     there is a newer one."""
     while True:
+        before = checkpoint.steps(Path(folder))
         found = checkpoint.newest(folder)
+        if found is None and checkpoint.steps(Path(folder)) != before:
+            continue
         if found is None:
             raise BadInput(f"{folder}: no whole checkpoint there; train first")
         try:

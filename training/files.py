@@ -39,7 +39,7 @@ def read(path: Path, shape: type[_T]) -> _T:
     """Our own JSON document at this path; BadInput where it is damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=shape)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise BadInput(f"{path} is damaged ({error}); remove it") from error
 
 

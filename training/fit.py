@@ -16,11 +16,10 @@ from training import files
 from training.config import BadInput, TrainingConfig
 
 _FILE = "fits.json"
-_SAYS = re.compile(
-    "can't allocate memory|out of memory|OutOfMemoryError|STATUS_ALLOC_FAILED", re.IGNORECASE
-)
-"""In order: torch's allocator for CPUs; CUDA and NCCL, which take memory beside its allocator for
-GPUs; that one, by the kind of its error or where the compiler quotes it; cuBLAS and cuDNN."""
+_SAYS = re.compile("can't allocate memory|out of memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
+"""In order: torch's allocator for CPUs; the one for GPUs, CUDA and NCCL, and the compiler that
+quotes them; cuBLAS and cuDNN. "Out of resource" is another thing: a kernel asks too much of the
+chip, with any micro-batch."""
 
 
 class _Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +32,8 @@ def is_full(error: BaseException) -> bool:
     compiler, for one, wraps what it meets in an error of its own."""
     met: BaseException | None = error
     while met is not None:
-        if isinstance(met, RuntimeError) and _SAYS.search(f"{type(met).__name__}: {met}"):
+        full = isinstance(met, RuntimeError) and _SAYS.search(str(met))
+        if full or isinstance(met, torch.OutOfMemoryError):
             return True
         met = met.__cause__ or met.__context__
     return False

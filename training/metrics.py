@@ -144,7 +144,7 @@ def _decoded(line: bytes, where: str) -> dict[str, Any]:
     try:
         msgspec.json.decode(line, type=_Relied)
         return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise BadInput(f"{where} is damaged ({error}); remove that line") from error
 
 

@@ -67,8 +67,8 @@ from training.run import Run
 from training.staging import stage
 
 _T = TypeVar("_T")
-_LOST = re.compile(r"gloo/transport|Connection (closed|reset) by peer")
-"""What gloo says of a rank that is gone; NCCL's word has a kind of its own."""
+_LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|ncclRemoteError")
+"""What gloo and NCCL say of a rank that is gone."""
 _log = logging.getLogger(__name__)
 
 
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         refused = refusal.read(Path(job.folder))
         return _status_of_leaving() if refused is None else 2 if refused.input else 1
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _log.error("%s: %s", arguments[0], error)
         return 2
     except (BadInput, FileNotFoundError) as error:
@@ -139,16 +139,17 @@ def main(arguments: Sequence[str]) -> int:
     except loop.OutOfMemory:
         return AGAIN
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        _log.error("%s%s", named, error.strerror or error)
+        place = error.filename2 or error.filename  # of a copy, the one on this machine
+        _log.error("%s%s", f"{place}: " if place else "", error.strerror or error)
         return 1
     except (loop.Diverged, NotWhatWasSaved) as error:
         _log.error("%s", error)
         return 1
     except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+        lost = _LOST.search(str(error))
+        if lost is None:
             raise
-        _log.error("another rank ended, and so does this one (%s)", str(error).splitlines()[0])
+        _log.error("another rank ended, and so does this one (%s)", lost[0])
         return 1
 
 

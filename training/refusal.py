@@ -32,7 +32,7 @@ def read(folder: Path) -> Refusal | None:
     path = folder / _FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Refusal) if path.exists() else None
-    except msgspec.DecodeError:
+    except ValueError:  # also bytes that are no UTF-8
         return Refusal(says=f"{path} is damaged, so nobody knows why; remove it", input=False)
 
 

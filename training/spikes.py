@@ -65,5 +65,5 @@ def _batch(line: bytes) -> int | None:
     """Of what was told; None where it is damaged: nothing depends on it."""
     try:
         return msgspec.json.decode(line, type=_Line).batch
-    except msgspec.DecodeError:
+    except ValueError:  # also bytes that are no UTF-8
         return None

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from training import checkpoint, metrics, refusal
-from training.config import BadInput
 
 _LINES = 50
 """Steps whose median time the rest of the run is judged by: saves and looks among them are rare."""
@@ -64,8 +63,10 @@ def runs(root: Path, now: float) -> list[Standing]:
     for path in folders(root):
         try:
             each = standing(path, now)
-        except (BadInput, OSError) as error:
-            each = _without_steps(path, now, str(error), [])
+        except FileNotFoundError:  # somebody removes it
+            continue
+        except (ValueError, OSError) as error:
+            each = _without_steps(path, 0.0, str(error), [], 0)
         if each is not None:
             found.append(each)
     return sorted(found, key=lambda each: -each.age_s)
@@ -77,7 +78,9 @@ def standing(folder: Path, now: float) -> Standing | None:
     refused, saved = refusal.read(folder), checkpoint.steps(folder)
     says = refused.says if refused else None
     if not lines:
-        return _without_steps(folder, now, says, saved) if says or saved else None
+        age_s = max(0.0, now - folder.stat().st_mtime)
+        bare = _without_steps(folder, age_s, says, saved, _steps(folder))
+        return bare if says or saved else None
     last = lines[-1]
     steps, pace_s = _steps(folder) or last["step"], pace(lines)
     return Standing(
@@ -102,13 +105,14 @@ def pace(lines: list[dict[str, Any]]) -> float:
     return float(median(line.get("seconds", 0.0) for line in lines))
 
 
-def _without_steps(folder: Path, now: float, refused: str | None, saved: list[int]) -> Standing:
+def _without_steps(
+    folder: Path, age_s: float, refused: str | None, saved: list[int], steps: int | None
+) -> Standing:
     """Of a run that has no lines to tell."""
     step = saved[-1] if saved else 0
     return Standing(
-        folder=str(folder), step=step, steps=_steps(folder) or step, loss=None,
-        validation_loss=None, tokens_per_s=0.0, pace_s=0.0, left_s=0.0,
-        age_s=max(0.0, now - folder.stat().st_mtime), checkpoints=saved, refused=refused,
+        folder=str(folder), step=step, steps=steps or step, loss=None, validation_loss=None,
+        tokens_per_s=0.0, pace_s=0.0, left_s=0.0, age_s=age_s, checkpoints=saved, refused=refused,
     )  # fmt: skip
 
 
@@ -118,6 +122,6 @@ def _steps(folder: Path) -> int | None:
     try:
         # Not as TrainingConfig: another version may have had other keys.
         found = msgspec.json.decode(path.read_bytes(), type=_Steps)
-    except (FileNotFoundError, msgspec.DecodeError):  # whoever trains on writes it anew
+    except (FileNotFoundError, ValueError):  # whoever trains on writes it anew
         return None
     return min(found.steps, found.stop_after or found.steps)

@@ -141,12 +141,15 @@ def _ids(path: Path, offset: int, count: int) -> NDArray[np.uint16]:
 
 
 def shard_lengths(folder: Path | str, split: str) -> dict[Path, int]:
-    """How many ids each file of `split` has, in the order of the stream; raises as `open_split`."""
+    """How many ids each file of `split` has, in the order of the stream. BadInput where there are
+    none, or one is cut in half; OSError where one is no file."""
     try:
         # Not by glob: from Python 3.12 on, a disk that does not answer would have no files there.
         there = [path for path in Path(folder).iterdir() if path.name.endswith(f".{split}.bin")]
     except (FileNotFoundError, NotADirectoryError):
         there = []
+    if folders := [path for path in there if path.is_dir()]:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folders[0]))
     sizes = {path: path.stat().st_size for path in sorted(there)}
     if not sizes:
         raise BadInput(f"{folder}: no token files (*.{split}.bin) there; make the tokens first")

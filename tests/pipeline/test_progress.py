@@ -76,8 +76,9 @@ def stale(folder, now):
         raise OSError(errno.ESTALE, "Stale file handle")
     return look(folder, now)
 status.standing, progress.LOOK_S, progress.LINE_S = stale, 0.01, 0.0
-with progress.training(folder, 20, told=True), metrics.Writer(folder, 0) as lines:
+with metrics.Writer(folder, 0) as lines:
     lines.write({"step": 7, "loss": 2.0, "seconds": 2.0, "tokens_per_s": 1e3})
+with progress.training(folder, 20, told=True):
     while len(seen) < 9: pass
 """
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import torchrun
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("torch") is None, reason="torch is an extra"),
@@ -84,3 +86,21 @@ def test_what_asks_to_end_while_the_ranks_are_forked_is_heard(tmp_path: Path):
     )  # fmt: skip
     assert done.stdout.splitlines()[-1:] == ["interrupted"], done.stderr
     assert "ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("failures", "code"),
+    [
+        ([(7, 3)], 3),
+        ([(7, 1), (7, 76)], 76),  # it left, and so the other lost it
+        ([(7, 1), (7, -9)], -9),  # it was killed, and so the other lost it
+        ([(7, 1), (7, -15)], 1),  # ended by the launcher, as the first had failed
+        ([(7, 1), (37, -9)], 1),
+        ([(7, -11), (7, -15), (38, -9)], -11),
+        ([(7, -15), (8, -15)], -15),  # somebody else ended them
+        ([(7, 1), (8, 1)], 1),
+        ([(9, 1), (8, 2), (7, -9)], 2),
+    ],
+)
+def test_of_several_that_failed_the_cause_is_told(failures: list[tuple[int, int]], code: int):
+    assert torchrun.telling(failures) == code

@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_synced_is_named(
         files.to_disk(tmp_path / "file")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'"3"', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b'"3"', b"\xff", b'"\xff"'])
 def test_a_damaged_document_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(BadInput, match=r"/file is damaged \(.*\); remove it$"):

@@ -65,7 +65,7 @@ def test_the_last_word_counts(tmp_path: Path) -> None:
     assert refusal.read(tmp_path) == LOST
 
 
-@pytest.mark.parametrize("content", [b"", b"{bad", b"[]"])
+@pytest.mark.parametrize("content", [b"", b"{bad", b"[]", b'{"says": "\xff"}'])
 def test_a_damaged_word_says_so_and_can_be_forgotten(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "refused.json").write_bytes(content)
     found = refusal.read(tmp_path)

@@ -82,18 +82,20 @@ def test_a_line_cut_short_is_not_the_last(tmp_path: Path) -> None:
 
 def test_settings_that_are_damaged_only_leave_unsaid_where_a_run_ends(tmp_path: Path) -> None:
     run(tmp_path, 3, at=0.0)
-    for content in (b"", b"{bad", b"[]", b"\xff"):
+    for content in (b"", b"{bad", b"[]", b"\xff", b'{"steps": 3, "\xff": 1}'):
         (tmp_path / "settings.json").write_bytes(content)
         found = status.standing(tmp_path, now=1.0)
         assert found is not None and (found.step, found.steps) == (3, 3)
 
 
-@pytest.mark.parametrize("damage", ["{}", '{"step":2}', '{"step":"2","loss":1}', "torn", "[2]"])
+@pytest.mark.parametrize(
+    "damage", ["{}", '{"step":2}', '{"step":"2","loss":1}', "torn", "[2]", '{"\udcff":2}']
+)
 def test_a_damaged_run_is_told_and_hides_no_other(tmp_path: Path, damage: str) -> None:
     for name in ("a", "b", "c"):
         run(tmp_path / name, 3, at=10.0)
     place = metrics.path(tmp_path / "b")
-    place.write_text(place.read_text() + damage + "\n")
+    place.write_bytes(place.read_bytes() + damage.encode(errors="surrogateescape") + b"\n")
     found = {Path(each.folder).name: each for each in status.runs(tmp_path, 40.0)}
     assert {name: each.step for name, each in found.items()} == {"a": 3, "b": 0, "c": 3}
     told = found["b"].refused
