@@ -1,8 +1,8 @@
 """The engine on DeepSpeed ZeRO: the one file that imports DeepSpeed.
 
 DeepSpeed's own settings are derived from ours and recorded; nobody edits them. What it leaves open
-is done here: weighting by tokens, the gradient's norm and its check at stage 0, when a step ends,
-and a state of the optimizer that is of no stage's shape.
+is done here: weighting by tokens, the gradient's norm, its check at stage 0, when a step ends, and
+a state of the optimizer that is of no stage's shape.
 """
 
 import logging
@@ -94,9 +94,8 @@ def join(device: torch.device) -> None:
     """Make DeepSpeed use the process group that is there."""
     if device.type == "cpu":
         # Else every start compiles an extension with g++ and ninja, 45 s the first time.
-        from deepspeed.ops import (
-            __compatible_ops__ as compatible,
-        )  # tries them out, when first read
+        # The table is made, by trying compilers out, when it is first read.
+        from deepspeed.ops import __compatible_ops__ as compatible
 
         compatible["deepspeed_shm_comm"] = False
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -173,16 +172,32 @@ class ZeroEngine:
     def _update(self) -> float:
         """Take the step, if the gradient is finite; its norm."""
         if self._stage:
+            norm = self._sharded_norm()
             self._engine.step()
             # ZeRO passes over a step whose gradient is not finite, without a word.
-            applied = self._engine.was_step_applied()
-            return float(self._engine.get_global_grad_norm()) if applied else math.inf
+            return norm if self._engine.was_step_applied() else math.inf
         norm = float(clipped(self._model.parameters(), self._config.clip))
         if math.isfinite(norm):
             self._engine.step()
         else:
             self._engine.zero_grad()
         return norm
+
+    def _sharded_norm(self) -> float:
+        """Of the whole gradient, of which each rank holds a part by now. Told as at stage 0; what
+        DeepSpeed cuts by is its own."""
+        zero, offloaded = self._optimizer, self._config.offload_optimizer
+        if not offloaded:
+            parts = [part for group in zero.averaged_gradients.values() for part in group]
+        else:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize()  # they are still on their way to the host
+            groups = "fp32_partitioned_groups_flat", "single_partition_of_fp32_groups"
+            parts = [group.grad for group in getattr(zero, groups[self._stage < 3])]
+        squares = torch.zeros((), dtype=torch.float64, device=self._device)
+        for part in parts:
+            squares += torch.linalg.vector_norm(part).to(squares) ** 2
+        return math.sqrt(self._sum(squares))
 
     def _loss(self, batch: Batch) -> Tensor:
         inputs, targets = (ids.to(self._device, non_blocking=True) for ids in batch)

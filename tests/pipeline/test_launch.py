@@ -63,3 +63,18 @@ def test_tokens_that_are_not_all_there_are_not_trained_on(tmp_path: Path, damage
 )
 def test_how_ranks_ended_is_said_in_words(status: int, said: str) -> None:
     assert launch._said(status) == said
+
+
+def test_a_loss_that_cannot_be_kept_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    pytest.importorskip("torch", reason="training is an extra")
+    given = current.Shards("tokens", tmp_path, "0123")
+    monkeypatch.setattr(current, "shards", lambda _: given)
+    monkeypatch.setattr(current, "training", lambda *_: tmp_path / "file" / "run")
+    monkeypatch.setattr("training.evaluate.evaluate", lambda *_: {"loss": 2.5})
+    (tmp_path / "file").touch()  # root may write into any folder
+    assert launch.evaluate(small_run.config(tmp_path)) == {"loss": 2.5}
+    assert caplog.messages == [
+        f"not kept for the report: {tmp_path}/file/run/evaluation.json: Not a directory"
+    ]

@@ -591,3 +591,11 @@ def test_a_new_course_leaves_out_what_was_written_down(
     course.write_skipped(folder, {4, 2})
     assert course.take_up(runs.plain(config, folder), None) == Course(skipped={2, 4})
     assert course.read_skipped(folder.parent) == set()
+
+
+def test_what_there_is_to_begin_again_from_is_said_as_it_is(
+    config: TrainingConfig, folder: Path
+) -> None:
+    assert course.kept(folder) == "there was no checkpoint yet"
+    go(config, folder)
+    assert course.kept(folder) == f"{folder} keeps the last checkpoint before it"

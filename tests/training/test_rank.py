@@ -303,6 +303,7 @@ def test_a_lost_loss_is_a_failure_that_is_written_down(
     assert status == 1 and "Traceback" not in said
     told = refusal.read(folder)
     assert told is not None and told.says.startswith("step 1: loss nan") and not told.input
+    assert told.says.endswith("; there was no checkpoint yet")
 
 
 ONE_CONFINED = """
