@@ -137,7 +137,7 @@ def test_a_training_that_is_asked_to_leave_while_its_ranks_start_leaves_after_it
     told: Story, root: Path
 ):
     with told.started("train", root, *SHORT, "training.steps=100000", "--local") as process:
-        story.ranks_until(process, lambda: any(map(story.is_rank, story.descendants(process.pid))))
+        story.wait_until(process, lambda: any(map(story.is_rank, story.descendants(process.pid))))
         process.send_signal(signal.SIGINT)
         assert story.interrupted(process)
     assert len(story.losses(root)) == 1
